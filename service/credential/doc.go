@@ -1,0 +1,2 @@
+// Package credential proves to an upstream who is asking; one file per kind.
+package credential

@@ -1,0 +1,2 @@
+// Package engine carries out a plan: attempts, hops, deadlines, budgets.
+package engine

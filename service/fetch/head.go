@@ -1,0 +1,56 @@
+package fetch
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Field is one header or trailer line as it is on the wire (RFC 9110 section 5).
+// The order of a list of fields, the case of their names and repeats matter.
+type Field struct {
+	Name  string
+	Value []byte
+}
+
+// Head is what precedes a body: the status line and the header fields.
+type Head struct {
+	// Protocol is the version spoken, "HTTP/1.0", "HTTP/1.1" or "HTTP/2".
+	Protocol string
+	// Status is the status code, 100 to 999 (RFC 9110 section 15).
+	Status int
+	// Reason is the reason phrase as received, any bytes (RFC 9112 section 4);
+	// empty on HTTP/2.
+	Reason []byte
+	// Fields are the header fields in the order received, where the
+	// connection's engine keeps it.
+	Fields []Field
+}
+
+// Get returns the value of the first field called name, which is compared
+// without regard to case, and whether there is one.
+func Get(fields []Field, name string) ([]byte, bool) {
+	for _, f := range fields {
+		if strings.EqualFold(f.Name, name) {
+			return f.Value, true
+		}
+	}
+	return nil, false
+}
+
+// Members returns the members of a field that is a comma-separated list
+// (RFC 9110 section 5.6.1), over all of its lines, trimmed, in order and
+// without the empty ones.
+func Members(fields []Field, name string) []string {
+	var members []string
+	for _, f := range fields {
+		if !strings.EqualFold(f.Name, name) {
+			continue
+		}
+		for m := range bytes.SplitSeq(f.Value, []byte{','}) {
+			if m = bytes.TrimSpace(m); len(m) > 0 {
+				members = append(members, string(m))
+			}
+		}
+	}
+	return members
+}

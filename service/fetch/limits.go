@@ -1,0 +1,72 @@
+package fetch
+
+import "time"
+
+// Limits are the most that the server does, and what it does when a request
+// does not say. Every field is one row of docs/limits.md.
+type Limits struct {
+	// Request.
+	MaxURLBytes           int
+	MaxMethodBytes        int
+	MaxRequestFields      int
+	MaxRequestFieldBytes  int
+	MaxRequestBodyBytes   int64 // unary
+	MaxResponseFields     int
+	MaxResponseFieldBytes int
+	MaxResponseBodyBytes  int64 // unary
+	MaxInterim            int
+	MaxCodings            int
+	MaxDecodedRatio       int64
+	DecodedRatioFloor     int64
+	MaxDialsPerAttempt    int
+
+	// Timeouts are the defaults, Total that of unary RPCs; MaxTimeouts the
+	// maxima. MaxStreamTotal is the maximum of streams, which have no default.
+	Timeouts       Timeouts
+	MaxTimeouts    Timeouts
+	MaxStreamTotal time.Duration
+	MinThroughput  Throughput
+
+	// MaxConnectionsPerRoute bounds the open connections that share one pool
+	// key; MaxIdlePerRoute those that wait for work, MaxIdle those of all keys.
+	MaxConnectionsPerRoute int
+	MaxIdlePerRoute        int
+	MaxIdle                int
+	IdleTimeout            time.Duration
+	// ConnectionLifetime retires a connection after this long, ± 20 %.
+	ConnectionLifetime time.Duration
+}
+
+// DefaultLimits returns the limits of a server whose configuration names none.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxURLBytes:           16 << 10,
+		MaxMethodBytes:        32,
+		MaxRequestFields:      100,
+		MaxRequestFieldBytes:  64 << 10,
+		MaxRequestBodyBytes:   3 << 20,
+		MaxResponseFields:     256,
+		MaxResponseFieldBytes: 64 << 10,
+		MaxResponseBodyBytes:  3 << 20,
+		MaxInterim:            5,
+		MaxCodings:            3,
+		MaxDecodedRatio:       100,
+		DecodedRatioFloor:     1 << 20,
+		MaxDialsPerAttempt:    4,
+		Timeouts: Timeouts{
+			Pool: 5 * time.Second, DNS: 5 * time.Second, Connect: 5 * time.Second, TLS: 5 * time.Second,
+			Head: 15 * time.Second, Idle: 60 * time.Second, Write: 60 * time.Second, Total: 30 * time.Second,
+		},
+		MaxTimeouts: Timeouts{
+			Pool: 60 * time.Second, DNS: 30 * time.Second, Connect: 60 * time.Second, TLS: 60 * time.Second,
+			Head: 5 * time.Minute, Idle: 15 * time.Minute, Write: 15 * time.Minute, Attempt: 5 * time.Minute, Total: 5 * time.Minute,
+		},
+		MaxStreamTotal:         24 * time.Hour,
+		MinThroughput:          Throughput{Bytes: 30 << 10, Over: 30 * time.Second},
+		MaxConnectionsPerRoute: 1024,
+		MaxIdlePerRoute:        128,
+		MaxIdle:                1024,
+		IdleTimeout:            90 * time.Second,
+		ConnectionLifetime:     5 * time.Minute,
+	}
+}

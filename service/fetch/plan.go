@@ -1,0 +1,81 @@
+package fetch
+
+import "time"
+
+// Caller is the service that calls fetchgate.
+type Caller struct {
+	// Name is the configured name, "anonymous" when nobody was asked to prove one.
+	Name string
+	// Anonymous tells that no identity was proved.
+	Anonymous bool
+	// Peer is the address that the RPC came from.
+	Peer string
+}
+
+// Plan is a fetch with nothing left to decide but what the upstream does.
+type Plan struct {
+	// RPC is the method name, for logs and metrics: "Fetch", "StreamFetch".
+	RPC    string
+	Caller Caller
+
+	Method      string
+	Destination Destination
+	// Fields are the caller's fields in order, then the default fields that
+	// were not omitted.
+	Fields []Field
+	// Source is the body; nil means none.
+	Source Source
+
+	Timeouts Timeouts
+	Response ResponsePlan
+	// MinThroughput ends a body that is slower; a zero Bytes means never.
+	MinThroughput Throughput
+
+	TLS        TLSSettings
+	Version    HTTPVersion
+	Affinity   string
+	Fresh      bool
+	CloseAfter bool
+
+	// MaxAttempts and MaxHops are at least 1.
+	MaxAttempts int
+	MaxHops     int
+	// MaxDials is the most connections that one attempt may open.
+	MaxDials int
+
+	// FullReport asks for attempts and hops in the report of a success too.
+	FullReport bool
+	// Clamped names the fields of the request that were over a limit of the
+	// server and were lowered to it, as paths ("options.timeouts.total").
+	Clamped []string
+	// Generation is the configuration that the whole fetch runs under.
+	Generation int64
+}
+
+// ResponsePlan says what to do with a response.
+type ResponsePlan struct {
+	// MaxHeadBytes and MaxFields bound a head; an interim one and trailers too.
+	MaxHeadBytes int
+	MaxFields    int
+	// MaxInterim is the most 1xx heads one response may have.
+	MaxInterim int
+	// MaxBodyBytes is the most bytes of body the caller gets, decoded if Decode.
+	MaxBodyBytes int64
+	// TooLarge is the reason when there are more.
+	TooLarge Reason
+	// Decode undoes the content codings that fetchgate knows.
+	Decode bool
+	// MaxCodings is the most stacked codings; MaxRatio the most decoded bytes
+	// for each wire byte, after RatioFloor decoded bytes.
+	MaxCodings int
+	MaxRatio   int64
+	RatioFloor int64
+	// Interim passes 1xx heads on.
+	Interim bool
+}
+
+// Throughput is a rate: Bytes in every window of Over.
+type Throughput struct {
+	Bytes int64
+	Over  time.Duration
+}

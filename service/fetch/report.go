@@ -1,0 +1,84 @@
+package fetch
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Report is what was done: it comes back also on failure, and logs, metrics
+// and spans are written from it.
+type Report struct {
+	RPC         string
+	Caller      string
+	Method      string
+	Destination Destination
+	Start       time.Time
+	Total       time.Duration
+
+	Attempts []Attempt
+	// WireBytes are the body bytes that came from the upstream, as they were
+	// on the wire without HTTP framing; BodyBytes those that went to the caller.
+	WireBytes int64
+	BodyBytes int64
+	// RequestBytes are the body bytes of the request that left.
+	RequestBytes int64
+	// Codings are the content codings that were undone, outermost first.
+	Codings []string
+
+	Rule       string
+	Generation int64
+	Clamped    []string
+	Timeouts   Timeouts
+	Response   ResponsePlan
+	Throughput Throughput
+	// Full tells that the attempts and hops were asked for.
+	Full bool
+}
+
+// Attempt is one try at the whole request; the first is number 1.
+type Attempt struct {
+	Number int
+	Start  time.Time
+	Total  time.Duration
+	Hops   []Hop
+	// Wait is how long the attempt waited before it started.
+	Wait    time.Duration
+	Failure *Failure
+}
+
+// Hop is one request and response with one origin.
+type Hop struct {
+	Destination Destination
+	Method      string
+	Rule        string
+	// Status is 0 when no head came.
+	Status int
+	Facts  Facts
+}
+
+// Remote returns the address of the last connection used, if any.
+func (r *Report) Remote() netip.AddrPort {
+	if h := r.LastHop(); h != nil {
+		return h.Facts.Remote
+	}
+	return netip.AddrPort{}
+}
+
+// LastHop returns the last hop of the last attempt, or nil when there is none.
+func (r *Report) LastHop() *Hop {
+	for i := len(r.Attempts) - 1; i >= 0; i-- {
+		if n := len(r.Attempts[i].Hops); n > 0 {
+			return &r.Attempts[i].Hops[n-1]
+		}
+	}
+	return nil
+}
+
+// Hops returns the number of hops over all attempts.
+func (r *Report) Hops() int {
+	n := 0
+	for _, a := range r.Attempts {
+		n += len(a.Hops)
+	}
+	return n
+}

@@ -1,0 +1,3 @@
+// Package limit holds rate, concurrency, budgets and breakers; local or
+// fleet-wide.
+package limit

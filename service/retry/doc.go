@@ -1,0 +1,2 @@
+// Package retry decides whether another attempt is worth making, and when.
+package retry

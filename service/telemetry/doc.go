@@ -1,0 +1,3 @@
+// Package telemetry writes the one audit line, the metrics and the span of a
+// fetch.
+package telemetry
