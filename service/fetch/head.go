@@ -54,3 +54,13 @@ func Members(fields []Field, name string) []string {
 	}
 	return members
 }
+
+// FieldBytes is the size that limits on fields count: the bytes of each name and
+// value and the four of ": " and CRLF, which is what HTTP/1.1 sends.
+func FieldBytes(fields []Field) int {
+	n := 0
+	for _, f := range fields {
+		n += len(f.Name) + len(f.Value) + len(": \r\n")
+	}
+	return n
+}

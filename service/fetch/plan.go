@@ -1,6 +1,9 @@
 package fetch
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Caller is the service that calls fetchgate.
 type Caller struct {
@@ -79,3 +82,7 @@ type Throughput struct {
 	Bytes int64
 	Over  time.Duration
 }
+
+// Unbounded is a size that no body reaches: that of a stream without a limit of
+// its own.
+const Unbounded = math.MaxInt64

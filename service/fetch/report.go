@@ -24,6 +24,8 @@ type Report struct {
 	RequestBytes int64
 	// Codings are the content codings that were undone, outermost first.
 	Codings []string
+	// Trailers are the trailer fields of the final response.
+	Trailers []Field
 
 	Rule       string
 	Generation int64

@@ -15,8 +15,8 @@ type Sink interface {
 	// Buffer lends an empty buffer for Data; its capacity is the most that one
 	// Data can take.
 	Buffer() []byte
-	// Data takes b, and ownership of it, as the next bytes of the body. It may
-	// return before b is delivered. endOfChunk tells that an HTTP chunk of the
+	// Data takes b, which lies in the buffer that was lent last, and ownership
+	// of it, as the next bytes of the body. It may return before b is delivered. endOfChunk tells that an HTTP chunk of the
 	// upstream ends with b.
 	Data(b []byte, endOfChunk bool) error
 	// Sending tells that Data would have to wait, so that a reader does better
