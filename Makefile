@@ -76,5 +76,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 30s) each
 		done; \
 	done
 
+.PHONY: bench
+bench: ## measure beside a naive service: at most 90 s after the build
+	go run ./bench
+
 .PHONY: ci
 ci: build lint check-generated test-slow ## what CI runs

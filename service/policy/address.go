@@ -1,0 +1,138 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/iana"
+)
+
+// opened is what a rule opens beside public addresses.
+type opened struct {
+	loopback bool
+	prefixes []netip.Prefix // in order, each once
+	// tunnels are those of prefixes that are tunnel forms themselves. A wider
+	// prefix does not open them: they lead to the IPv4 address inside.
+	tunnels []netip.Prefix
+	profile string
+}
+
+func compileOpened(path string, in *configv1.Rule, table *iana.Table, f *faults) opened {
+	o := opened{loopback: in.GetDangerousAllowLoopback()}
+	for i, text := range in.GetAllowAddresses() {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			f.add(path+"["+strconv.Itoa(i)+"]", "%v", err)
+			continue
+		}
+		o.prefixes = append(o.prefixes, prefix)
+	}
+	slices.SortFunc(o.prefixes, netip.Prefix.Compare)
+	o.prefixes = slices.Compact(o.prefixes)
+	for _, prefix := range o.prefixes {
+		if table.Classify(prefix.Addr()) == iana.Tunnel {
+			o.tunnels = append(o.tunnels, prefix)
+		}
+	}
+	o.profile = o.describe()
+	return o
+}
+
+// parsePrefix reads an entry of allow_addresses. It takes one spelling of each
+// prefix only, and none that opens everything: an IPv4-mapped one could be read
+// as 0.0.0.0/0.
+func parsePrefix(text string) (netip.Prefix, error) {
+	cidr := text
+	if addr, err := netip.ParseAddr(text); err == nil {
+		cidr = fmt.Sprintf("%s/%d", text, addr.BitLen())
+	}
+	p, err := netip.ParsePrefix(cidr)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Errorf("%.100q is neither a range such as 10.1.0.0/16 nor one address without a zone", text)
+	case p.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%s is an IPv4-mapped form; write the IPv4 range itself", text)
+	case p.Bits() == 0:
+		return netip.Prefix{}, fmt.Errorf("%s is every address; name the networks that are meant", text)
+	case p != p.Masked():
+		return netip.Prefix{}, fmt.Errorf("%s has bits set beyond its length; write %s or %s/%d", text, p.Masked(), p.Addr(), p.Addr().BitLen())
+	case wellKnownNAT64.Contains(p.Addr()):
+		return netip.Prefix{}, errors.New("an address in 64:ff9b::/96 is judged by the IPv4 address inside; write the IPv4 range")
+	}
+	return p, nil
+}
+
+// describe returns the address profile: by content, and not to be guessed from
+// another.
+func (o *opened) describe() string {
+	profile := "public"
+	if o.loopback {
+		profile += "+loopback"
+	}
+	if len(o.prefixes) > 0 {
+		digest := sha256.New()
+		for _, p := range o.prefixes {
+			fmt.Fprintln(digest, p)
+		}
+		profile += "+" + hex.EncodeToString(digest.Sum(nil)[:16])
+	}
+	return profile
+}
+
+// has reports whether the rule opens addr, which is of class.
+func (o *opened) has(addr netip.Addr, class iana.Class) bool {
+	prefixes := o.prefixes
+	if class == iana.Tunnel {
+		prefixes = o.tunnels
+	}
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// wellKnownNAT64 is the prefix of RFC 6052 section 2.1.
+var wellKnownNAT64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// reached returns the address at which a connection to a arrives: the IPv4
+// address inside, if a is IPv4-mapped or in the well-known NAT64 prefix.
+func reached(a netip.Addr) netip.Addr {
+	a = a.Unmap()
+	if !wellKnownNAT64.Contains(a) {
+		return a
+	}
+	b := a.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
+}
+
+// judge says why a hop that r allows by name must not go to an address, or nil.
+func (p *Policy) judge(r *rule, q question, to netip.AddrPort) *fetch.Denied {
+	addr := reached(to.Addr())
+	class := p.table.Classify(to.Addr())
+	isOwn, err := p.listeners.has(netip.AddrPortFrom(addr, to.Port()), class == iana.Loopback)
+	switch {
+	case class == iana.Metadata:
+		return r.denyAddress(q, to, class.String(), hintMetadata)
+	case isOwn || err != nil:
+		denied := r.denyAddress(q, to, classOwn, hintOwn)
+		if err != nil {
+			denied.Audit += "; the addresses of this machine are not known: " + err.Error()
+		}
+		return denied
+	case class == iana.Public:
+		return nil
+	case class == iana.Loopback && r.opened.loopback:
+		return nil
+	case class == iana.Loopback:
+		return r.denyAddress(q, to, class.String(),
+			"Ask "+r.whom()+" for a rule with dangerous_allow_loopback, if the upstream runs beside fetchgate.")
+	case r.opened.has(addr, class):
+		return nil
+	}
+	return r.denyAddress(q, to, class.String(),
+		"Check the host's DNS records; for an internal service ask "+r.whom()+" for a rule with allow_addresses.")
+}
