@@ -1,0 +1,113 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// reservedRules are the names of decisions that no rule makes.
+var reservedRules = []string{"default", "default-deny"}
+
+// check returns what is wrong with a configuration whose every value is in its
+// range, and reads the files that it names.
+func (l *Loaded) check() []Problem {
+	var problems []Problem
+	refuse := func(path, message string) {
+		problems = append(problems, l.places.find(path).problem(path, message))
+	}
+	if err := l.CheckListen(l.GRPCAddress()); err != nil {
+		refuse("grpc.address", err.Error())
+	}
+	l.checkCallers(refuse)
+	l.checkRules(refuse)
+	l.checkTimeouts(refuse)
+	l.readAuthorities(refuse)
+	return problems
+}
+
+// CheckListen refuses a gRPC address beyond loopback if the configuration names
+// no callers, since everyone who reaches it could then call. The address is
+// HOST:PORT; an empty host means every interface. It is for an address that
+// comes from elsewhere than the file, which was checked when it was loaded.
+func (l *Loaded) CheckListen(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not HOST:PORT; write it as 127.0.0.1:7801", address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("the port of %q is not a number from 0 to 65535", address)
+	}
+	if isLoopback(host) || len(l.Config.GetCallers()) > 0 {
+		return nil
+	}
+	return errors.New("listening on " + address + " lets everyone who reaches it call, and no callers are named; " +
+		`listen on 127.0.0.1, or add "callers: [{name: everyone, dangerous_anonymous: true}]"`)
+}
+
+// isLoopback does not resolve names: only one of them is sure to be local
+// (RFC 6761 section 6.3).
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+func (l *Loaded) checkCallers(refuse func(path, message string)) {
+	var names []string
+	anonymous := ""
+	for i, caller := range l.Config.GetCallers() {
+		path := fmt.Sprintf("callers[%d]", i)
+		switch {
+		case !caller.GetDangerousAnonymous():
+			refuse(path, fmt.Sprintf("%q would need proof of who calls, and this server can only tell anonymous callers; set dangerous_anonymous: true", caller.GetName()))
+		case anonymous != "":
+			refuse(path+".dangerous_anonymous", fmt.Sprintf("every RPC without an identity is already %q; keep one anonymous caller", anonymous))
+		default:
+			anonymous = caller.GetName()
+		}
+		if slices.Contains(names, caller.GetName()) {
+			refuse(path+".name", fmt.Sprintf("another caller is called %q; choose another name", caller.GetName()))
+		}
+		names = append(names, caller.GetName())
+	}
+}
+
+func (l *Loaded) checkRules(refuse func(path, message string)) {
+	seen := map[string]bool{}
+	for i, rule := range l.Config.GetRules() {
+		path, name := fmt.Sprintf("rules[%d].name", i), rule.GetName()
+		switch {
+		case slices.Contains(reservedRules, name):
+			refuse(path, fmt.Sprintf("%q is what decisions without a rule are called; choose another name", name))
+		case seen[name]:
+			refuse(path, fmt.Sprintf("another rule is called %q; choose another name", name))
+		}
+		seen[name] = true
+	}
+}
+
+// checkTimeouts refuses a default that the file sets above the maximum. A
+// default that the file does not set follows the maximum down.
+func (l *Loaded) checkTimeouts(refuse func(path, message string)) {
+	limits := l.Limits()
+	maxima := phases(l.Config.GetLimits().GetMaxTimeouts(), &limits.MaxTimeouts)
+	for i, p := range phases(l.Config.GetLimits().GetTimeouts(), &limits.Timeouts) {
+		most := maxima[i]
+		if p.set == nil || *p.limit <= *most.limit {
+			continue
+		}
+		origin := "as set in this file"
+		if most.set == nil {
+			origin = "by default"
+		}
+		refuse("limits.timeouts."+p.name, fmt.Sprintf("is %s, above limits.max_timeouts.%s, which is %s %s; lower the one or raise the other",
+			seconds(*p.limit), p.name, seconds(*most.limit), origin))
+	}
+}

@@ -1,0 +1,136 @@
+// Package config loads and validates the configuration.
+//
+// A file passes five checks, each only if the one before found nothing: its
+// text, its YAML tree, the shape of the tree beside the schema
+// (fetchgate.config.v1), the ranges that the schema states, and what no schema
+// can state. Every finding is a [Problem] with its line, its column and its
+// setting. The result is one immutable value, [Loaded].
+package config
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"buf.build/go/protoyaml"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+)
+
+// maxFileBytes is the largest configuration, or certificate file, that is read.
+const maxFileBytes = 1 << 20
+
+// builtIn is the source of the configuration that is in force without a file.
+const builtIn = "built-in"
+
+//go:embed default.yaml
+var defaultYAML []byte
+
+// Loaded is a configuration that passed every check. It is immutable and safe
+// for concurrent use.
+type Loaded struct {
+	// Config is the configuration as written, defaults not filled in: read what
+	// has a default through the methods of Loaded. It must not be modified.
+	Config *configv1.Config
+	// Source is the name of the file, or "built-in".
+	Source string
+	// Digest is the SHA-256 of the file's bytes in hexadecimal.
+	Digest string
+	// Generation numbers the configurations that a process has had, from 1.
+	Generation int64
+
+	places      places
+	authorities []*x509.Certificate
+}
+
+// Load reads and checks the configuration file at path, at most 1 MiB of YAML.
+// Its error is an [*Error].
+func Load(path string) (*Loaded, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, newError(path, []Problem{{
+			Message: fmt.Sprintf("cannot be read: %v; check --config and the permissions of the file", err),
+		}})
+	}
+	return Parse(path, text)
+}
+
+// Parse checks a configuration that is already in memory. Problems call it
+// name, and the files it names are relative to name's directory. Its error is
+// an [*Error].
+func Parse(name string, text []byte) (*Loaded, error) {
+	root, problem := readTree(text)
+	if problem != nil {
+		return nil, newError(name, []Problem{*problem})
+	}
+	at, problems := readShape(root)
+	if problems != nil {
+		return nil, newError(name, problems)
+	}
+	l := &Loaded{
+		Config:     &configv1.Config{},
+		Source:     name,
+		Digest:     fmt.Sprintf("%x", sha256.Sum256(text)),
+		Generation: 1,
+		places:     at,
+	}
+	if err := protoyaml.Unmarshal(text, l.Config); err != nil {
+		return nil, newError(name, []Problem{unforeseen(err)})
+	}
+	if problems := checkRanges(l.Config, at); problems != nil {
+		return nil, newError(name, problems)
+	}
+	if problems := l.check(); problems != nil {
+		return nil, newError(name, problems)
+	}
+	return l, nil
+}
+
+// Default returns the configuration that is in force without a file: listeners
+// on loopback, no callers, no rules.
+func Default() *Loaded {
+	l, err := Parse(builtIn, defaultYAML)
+	if err != nil {
+		panic(err) // the file is part of the binary
+	}
+	return l
+}
+
+// Locate returns where a setting such as "rules[2].origins[0]" is written, as
+// "fetchgate.yaml:12:5". For a setting that is not written it is the nearest
+// one around it that is.
+func (l *Loaded) Locate(path string) string {
+	p := l.places.find(path)
+	return fmt.Sprintf("%s:%d:%d", l.Source, p.line, p.column)
+}
+
+// unforeseen is a problem that the decoder finds although the tree and the
+// shape were in order.
+func unforeseen(err error) Problem {
+	return Problem{Message: fmt.Sprintf("cannot be decoded: %v; please report it together with the file", err)}
+}
+
+// readFile reads one byte more than may be there, for the check to see it.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plainCause(err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	return text, plainCause(err)
+}
+
+// plainCause leaves out the name of the file, which every problem begins with.
+func plainCause(err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
+}

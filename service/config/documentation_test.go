@@ -1,0 +1,270 @@
+package config_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+const page = "../../docs/configuration.md"
+
+// row is one setting of a table of the page.
+type row struct{ path, kind, defaultText, rangeText, example string }
+
+var (
+	headingPath = regexp.MustCompile("(?m)^##+ `([^`]+)`")
+	tableRow    = regexp.MustCompile("(?m)^\\| `([^`]+)` \\|(.*)\\|$")
+	literal     = regexp.MustCompile("^`([^`]+)`$")
+)
+
+func readPage(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// fullRows returns the rows of the tables with all six columns.
+func fullRows(t *testing.T) []row {
+	var rows []row
+	for _, m := range tableRow.FindAllStringSubmatch(readPage(t), -1) {
+		cells := strings.Split(m[2], "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if len(cells) == 5 {
+			rows = append(rows, row{path: m[1], kind: cells[0], defaultText: cells[1], rangeText: cells[2], example: cells[3]})
+		}
+	}
+	return rows
+}
+
+// schemaPaths returns every path of the schema with its field.
+func schemaPaths() map[string]protoreflect.FieldDescriptor {
+	paths := map[string]protoreflect.FieldDescriptor{}
+	var visit func(d protoreflect.MessageDescriptor, prefix string)
+	visit = func(d protoreflect.MessageDescriptor, prefix string) {
+		for i := range d.Fields().Len() {
+			field := d.Fields().Get(i)
+			path := prefix + string(field.Name())
+			paths[path] = field
+			if field.Message() == nil || field.IsMap() || field.Message().FullName() == "google.protobuf.Duration" {
+				continue
+			}
+			if field.IsList() {
+				path += "[]"
+			}
+			visit(field.Message(), path+".")
+		}
+	}
+	visit((&configv1.Config{}).ProtoReflect().Descriptor(), "")
+	return paths
+}
+
+func TestPageNamesEverySetting(t *testing.T) {
+	text := readPage(t)
+	documented := map[string]int{}
+	for _, m := range slices.Concat(headingPath.FindAllStringSubmatch(text, -1), tableRow.FindAllStringSubmatch(text, -1)) {
+		documented[m[1]]++
+	}
+	schema := schemaPaths()
+	for path := range schema {
+		if documented[path] != 1 {
+			t.Errorf("%s has %d places of its own in %s, want 1", path, documented[path], page)
+		}
+	}
+	for path := range documented {
+		if schema[path] == nil {
+			t.Errorf("%s is in %s but not in the schema", path, page)
+		}
+	}
+}
+
+// parseSetting parses a file that sets only path, and what its section requires.
+func parseSetting(t *testing.T, path, value string) *config.Loaded {
+	t.Helper()
+	dir := t.TempDir()
+	writeCertificate(t, filepath.Join(dir, "corp-ca.pem"), "corp")
+	text := flow(path, value)
+	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
+	if err != nil {
+		t.Errorf("%s: %v", text, err)
+	}
+	return loaded
+}
+
+// flow writes path: value as nested flow mappings.
+func flow(path, value string) string {
+	required := map[string]map[string]string{
+		"callers": {"name": "everyone", "dangerous_anonymous": "true"},
+		"rules":   {"name": "a", "origins": `["https://example.com"]`},
+	}
+	if list, key, ok := strings.Cut(path, "[]."); ok {
+		entries := maps.Clone(required[list])
+		if section, inner, nested := strings.Cut(key, "."); nested {
+			key, value = section, "{"+flow(inner, value)+"}"
+		}
+		entries[key] = value
+		var texts []string
+		for _, k := range slices.Sorted(maps.Keys(entries)) {
+			texts = append(texts, k+": "+entries[k])
+		}
+		return fmt.Sprintf("%s: [{%s}]", list, strings.Join(texts, ", "))
+	}
+	first, rest, nested := strings.Cut(path, ".")
+	if !nested {
+		return first + ": " + value
+	}
+	return first + ": {" + flow(rest, value) + "}"
+}
+
+// settings are all values that have defaults.
+type settings struct {
+	GRPC, HTTP string
+	Drain      time.Duration
+	Streams    uint32
+	TLS        uint16
+	Level      string
+	JSON       bool
+	Dangerous  int
+	Limits     fetch.Limits
+}
+
+func settingsOf(l *config.Loaded) settings {
+	return settings{
+		l.GRPCAddress(), l.HTTPAddress(), l.DrainGrace(), l.MaxConcurrentStreams(),
+		l.MinTLSVersion(), l.LogLevel().String(), l.LogJSON(), len(l.Dangerous()), l.Limits(),
+	}
+}
+
+// TestPageDefaults sets each setting to the default that the page states, which
+// must change nothing.
+func TestPageDefaults(t *testing.T) {
+	checked := 0
+	for _, r := range fullRows(t) {
+		m := literal.FindStringSubmatch(r.defaultText)
+		if m == nil || r.path == "callers[].dangerous_anonymous" { // absent, it is refused
+			continue
+		}
+		checked++
+		loaded := parseSetting(t, r.path, m[1])
+		if loaded == nil {
+			continue
+		}
+		if got, want := settingsOf(loaded), settingsOf(config.Default()); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %s is not the default:\n%+v\n%+v", r.path, m[1], got, want)
+		}
+	}
+	if checked < 38 {
+		t.Errorf("only %d defaults were found", checked)
+	}
+	if got := config.Default().Limits(); got != fetch.DefaultLimits() {
+		t.Errorf("the limits are %+v, want %+v", got, fetch.DefaultLimits())
+	}
+}
+
+// TestPageExamples sets each setting to the example of the page. One that has a
+// default must then differ from it.
+func TestPageExamples(t *testing.T) {
+	for _, r := range fullRows(t) {
+		m := literal.FindStringSubmatch(r.example)
+		if m == nil {
+			t.Errorf("%s has no example", r.path)
+			continue
+		}
+		loaded := parseSetting(t, r.path, m[1])
+		if loaded == nil || literal.FindString(r.defaultText) == "" && !strings.HasPrefix(r.path, "limits.") {
+			continue
+		}
+		if reflect.DeepEqual(settingsOf(loaded), settingsOf(config.Default())) {
+			t.Errorf("%s: %s takes no effect", r.path, m[1])
+		}
+	}
+}
+
+func TestPageRanges(t *testing.T) {
+	schema := schemaPaths()
+	checked := 0
+	for _, r := range fullRows(t) {
+		field := schema[r.path]
+		if field == nil {
+			continue
+		}
+		want := rangeOf(field)
+		if want == "" {
+			continue
+		}
+		checked++
+		if r.rangeText != want {
+			t.Errorf("the range of %s is %q, want %q", r.path, r.rangeText, want)
+		}
+	}
+	if checked < 36 {
+		t.Errorf("only %d ranges were checked", checked)
+	}
+}
+
+// rangeOf writes the range that the schema states for a single value; empty
+// means that it states none in numbers or words.
+func rangeOf(field protoreflect.FieldDescriptor) string {
+	rules := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
+	switch {
+	case rules.HasInt32():
+		return fmt.Sprintf("%d to %d", rules.GetInt32().GetGte(), rules.GetInt32().GetLte())
+	case rules.HasInt64():
+		return fmt.Sprintf("%d to %d", rules.GetInt64().GetGte(), rules.GetInt64().GetLte())
+	case rules.HasDuration():
+		return inSeconds(rules.GetDuration().GetGte()) + " to " + inSeconds(rules.GetDuration().GetLte())
+	case rules.HasString() && len(rules.GetString().GetIn()) > 0:
+		words := rules.GetString().GetIn()[1:] // the first is the empty one
+		last := len(words) - 1
+		return strings.Join(words[:last], ", ") + " or " + words[last]
+	}
+	return ""
+}
+
+func inSeconds(d *durationpb.Duration) string {
+	if d.AsDuration() < time.Second && d.AsDuration() > 0 {
+		return d.AsDuration().String()
+	}
+	return fmt.Sprintf("%ds", d.GetSeconds())
+}
+
+// TestPageExampleFile loads the complete example.
+func TestPageExampleFile(t *testing.T) {
+	_, after, found := strings.Cut(readPage(t), "```yaml\n")
+	text, _, closed := strings.Cut(after, "```")
+	if !found || !closed {
+		t.Fatal("the page has no example file")
+	}
+	dir := t.TempDir()
+	writeCertificate(t, filepath.Join(dir, "corp-ca.pem"), "corp")
+	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := loaded.Limits().MaxTimeouts.Total; got != 2*time.Minute {
+		t.Errorf("limits.max_timeouts.total is %v", got)
+	}
+	if got, want := loaded.Dangerous(), []string{"callers[0].dangerous_anonymous"}; !slices.Equal(got, want) {
+		t.Errorf("dangerous are %v, want %v", got, want)
+	}
+}

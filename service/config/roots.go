@@ -1,0 +1,82 @@
+package config
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Roots returns the certificate authorities that upstreams are verified with:
+// those of the system, and those of upstream_tls.ca_files as they were when
+// the configuration was loaded. The id names them by content: "system", or
+// "system+" and a hash that depends on neither the order nor the names of the
+// files. The error is that of system.
+func (l *Loaded) Roots(system func() (*x509.CertPool, error)) (pool *x509.CertPool, id string, err error) {
+	own, err := system()
+	if err != nil {
+		return nil, "", fmt.Errorf("the system's certificate authorities cannot be read: %w", err)
+	}
+	if len(l.authorities) == 0 {
+		return own, "system", nil
+	}
+	pool = own.Clone()
+	var all [][]byte
+	for _, a := range l.authorities {
+		pool.AddCert(a)
+		all = append(all, a.Raw)
+	}
+	slices.SortFunc(all, bytes.Compare)
+	all = slices.CompactFunc(all, bytes.Equal)
+	return pool, fmt.Sprintf("system+%x", sha256.Sum256(bytes.Join(all, nil))), nil // DER tells its own length
+}
+
+// readAuthorities reads the files of upstream_tls.ca_files. Relative ones are
+// relative to the directory of the configuration.
+func (l *Loaded) readAuthorities(refuse func(path, message string)) {
+	for i, file := range l.Config.GetUpstreamTls().GetCaFiles() {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(filepath.Dir(l.Source), file)
+		}
+		found, err := readCertificates(file)
+		if err != nil {
+			refuse(fmt.Sprintf("upstream_tls.ca_files[%d]", i), shownText(file)+" "+err.Error())
+			continue
+		}
+		l.authorities = append(l.authorities, found...)
+	}
+}
+
+func readCertificates(file string) ([]*x509.Certificate, error) {
+	// A pipe or a device could keep the server waiting.
+	if stat, err := os.Stat(file); err == nil && !stat.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file; name a PEM file")
+	}
+	text, err := readFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w; check the permissions and the name, which starts at the directory of the configuration", err)
+	}
+	if len(text) > maxFileBytes {
+		return nil, fmt.Errorf("is larger than %d bytes, the most that is read; split it", maxFileBytes)
+	}
+	var found []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("holds a %s; leave only the certificates of authorities in it", shownText(block.Type))
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("holds a certificate, number %d, that cannot be read: %w", len(found)+1, err)
+		}
+		found = append(found, certificate)
+	}
+	if len(found) == 0 {
+		return nil, errors.New(`holds no certificate; it needs one that begins with "-----BEGIN CERTIFICATE-----"`)
+	}
+	return found, nil
+}

@@ -1,0 +1,121 @@
+package config_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fetchgate/fetchgate/service/config"
+)
+
+// writeCertificate writes a new authority to file and returns it.
+func writeCertificate(t *testing.T, file, name string) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+func roots(t *testing.T, dir, files string) (*x509.CertPool, string) {
+	t.Helper()
+	text := "log: {}"
+	if files != "" {
+		text = "upstream_tls: {ca_files: [" + files + "]}"
+	}
+	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, id, err := loaded.Roots(emptyPool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pool, id
+}
+
+func emptyPool() (*x509.CertPool, error) { return x509.NewCertPool(), nil }
+
+func TestRoots(t *testing.T) {
+	dir := t.TempDir()
+	first := writeCertificate(t, filepath.Join(dir, "first.pem"), "first")
+	second := writeCertificate(t, filepath.Join(dir, "second.pem"), "second")
+	both, id := roots(t, dir, "first.pem, "+filepath.Join(dir, "second.pem"))
+	for _, c := range []*x509.Certificate{first, second} {
+		if _, err := c.Verify(x509.VerifyOptions{Roots: both}); err != nil {
+			t.Errorf("%s is not trusted: %v", c.Subject, err)
+		}
+	}
+	if _, turned := roots(t, dir, "second.pem, first.pem, second.pem"); turned != id {
+		t.Errorf("the same authorities are %s and %s", id, turned)
+	}
+	one, oneID := roots(t, dir, "first.pem")
+	if oneID == id || !strings.HasPrefix(oneID, "system+") {
+		t.Errorf("one authority is %s, two are %s", oneID, id)
+	}
+	if _, err := second.Verify(x509.VerifyOptions{Roots: one}); err == nil {
+		t.Error("an authority is trusted that no file holds")
+	}
+	if none, noneID := roots(t, dir, ""); noneID != "system" || !none.Equal(x509.NewCertPool()) {
+		t.Errorf("no files are %s", noneID)
+	}
+}
+
+// TestRootsAreThoseChecked changes a file after it was loaded.
+func TestRootsAreThoseChecked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	checked := writeCertificate(t, file, "checked")
+	loaded, err := config.Parse("test.yaml", []byte("upstream_tls: {ca_files: ["+file+"]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	shared := x509.NewCertPool()
+	pool, _, err := loaded.Roots(func() (*x509.CertPool, error) { return shared, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checked.Verify(x509.VerifyOptions{Roots: pool}); err != nil {
+		t.Error(err)
+	}
+	if !shared.Equal(x509.NewCertPool()) {
+		t.Error("the system's pool was changed")
+	}
+}
+
+func TestRootsWithoutSystem(t *testing.T) {
+	broken := errors.New("no store")
+	_, _, err := config.Default().Roots(func() (*x509.CertPool, error) { return nil, broken })
+	if !errors.Is(err, broken) {
+		t.Errorf("the error is %v", err)
+	}
+}
