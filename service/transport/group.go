@@ -1,0 +1,142 @@
+package transport
+
+import (
+	"container/list"
+	"crypto/tls"
+	"slices"
+	"time"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// key says which connections are alike: they may serve the same requests.
+type key struct {
+	origin fetch.Origin
+	route  string
+}
+
+// group is what the pool knows of one key. The pool's lock guards it.
+type group struct {
+	route fetch.Route
+	// sessions are the TLS sessions to resume, never those of another key.
+	sessions tls.ClientSessionCache
+	protocol string // of the last connection; empty before the first
+
+	free    []*conn   // HTTP/1.1 without work, the last used last
+	shared  []*conn   // HTTP/2
+	open    int       // connections and dials
+	dialing int       // dials
+	waiters list.List // of *waiter, the first come first
+	touched time.Time
+}
+
+// waiter is a request that waits for a connection.
+type waiter struct {
+	// shares tells that it waits for a dial, not for a place below the limit.
+	shares bool
+	ready  chan struct{}
+	// conn is handed over; without one, the request looks again.
+	conn *conn
+	// alone tells to open a connection of its own, since the dial that the
+	// request waited for has failed.
+	alone bool
+	place *list.Element // nil once it is out of the list
+}
+
+// group returns the group of r's key.
+func (p *pool) group(r *fetch.Request) *group {
+	k := key{fetch.Origin{Scheme: r.Scheme, Host: r.Host, Port: r.Port}, r.Route.Key}
+	g := p.groups[k]
+	if g == nil {
+		g = &group{route: r.Route, sessions: tls.NewLRUClientSessionCache(1)}
+		p.groups[k] = g
+	}
+	g.touched = time.Now()
+	return g
+}
+
+// usable finds a connection that can take a request, if there is one.
+func (g *group) usable() *conn {
+	now := time.Now()
+	for _, c := range slices.Backward(g.free) {
+		if now.Before(c.dies) {
+			return c
+		}
+	}
+	for _, c := range g.shared {
+		if !c.retired && !c.full && now.Before(c.dies) {
+			return c
+		}
+	}
+	return nil
+}
+
+// mayShare tells whether a connection that is being opened can serve r beside
+// the request that opens it.
+func (g *group) mayShare(r *fetch.Request) bool {
+	switch r.Route.Version {
+	case fetch.HTTP1:
+		return false
+	case fetch.HTTP2:
+		return true
+	default:
+		return r.Scheme == "https" && g.protocol != protocolH1
+	}
+}
+
+func (g *group) wait(shares bool) *waiter {
+	w := &waiter{shares: shares, ready: make(chan struct{})}
+	w.place = g.waiters.PushBack(w)
+	return w
+}
+
+// serve ends the wait of w.
+func (g *group) serve(w *waiter) {
+	g.waiters.Remove(w.place)
+	w.place = nil
+	close(w.ready)
+}
+
+// wakeOne has the first that waits look again.
+func (g *group) wakeOne() {
+	if e := g.waiters.Front(); e != nil {
+		g.serve(e.Value.(*waiter))
+	}
+}
+
+// wakeSharing ends the wait for a dial.
+func (g *group) wakeSharing(failed bool) {
+	for e := g.waiters.Front(); e != nil; {
+		w := e.Value.(*waiter)
+		e = e.Next()
+		if w.shares {
+			w.alone = failed
+			g.serve(w)
+		}
+	}
+}
+
+// handOver gives c to the first that waits, if there is one.
+func (g *group) handOver(c *conn) bool {
+	e := g.waiters.Front()
+	if e == nil {
+		return false
+	}
+	w := e.Value.(*waiter)
+	w.conn = c
+	c.streams++
+	g.serve(w)
+	return true
+}
+
+func (g *group) unfree(c *conn) {
+	if i := slices.Index(g.free, c); i >= 0 {
+		g.free = slices.Delete(g.free, i, i+1)
+	}
+}
+
+func (g *group) unshare(c *conn) {
+	if i := slices.Index(g.shared, c); i >= 0 {
+		g.shared = slices.Delete(g.shared, i, i+1)
+	}
+}

@@ -1,0 +1,193 @@
+package transport
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"syscall"
+	"time"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// What a TLSFault keeps of a certificate.
+const (
+	maxCertText  = 256 // bytes of a name
+	maxCertNames = 10
+)
+
+// secure shakes hands over c's socket and chooses the protocol (RFC 7301).
+func (t *Transport) secure(ctx context.Context, x *exchange, c *conn) error {
+	x.enter(fetch.StageTLS)
+	began := time.Now()
+	defer func() { x.facts.Times.TLS += time.Since(began) }()
+	limited, cancel := context.WithTimeout(ctx, x.req.Timeouts.TLS)
+	defer cancel()
+	secured := tls.Client(c.sock, t.tlsConfig(x.req, c))
+	err := secured.HandshakeContext(limited)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return x.ended(ctx)
+	case limited.Err() != nil:
+		return x.fail(fetch.ReasonTLSTimeout,
+			fmt.Sprintf("the TLS handshake with %s did not end within %s", x.name, x.req.Timeouts.TLS), err)
+	default:
+		return handshakeFailure(x, c, err)
+	}
+	state := secured.ConnectionState()
+	if state.NegotiatedProtocol == "h2" {
+		c.protocol = protocolH2
+	} else if x.req.Route.Version == fetch.HTTP2 {
+		return x.fail(fetch.ReasonTLSHandshake, x.name+" does not offer HTTP/2; do not ask for that version alone", nil)
+	}
+	c.net, c.tls = secured, tlsFacts(state)
+	return nil
+}
+
+// tlsConfig is verified TLS 1.2 or newer; nothing loosens it.
+func (t *Transport) tlsConfig(r *fetch.Request, c *conn) *tls.Config {
+	s := r.Route.TLS
+	config := &tls.Config{
+		RootCAs:            t.roots,
+		ServerName:         r.Host,
+		MinVersion:         max(s.MinVersion, tls.VersionTLS12),
+		NextProtos:         []string{"h2", "http/1.1"},
+		ClientSessionCache: c.group.sessions,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			c.asked = true
+			return &tls.Certificate{}, nil // none: the upstream may do without
+		},
+	}
+	if s.Roots != nil {
+		config.RootCAs = s.Roots
+	}
+	if s.ServerName != "" {
+		config.ServerName = s.ServerName
+	}
+	switch r.Route.Version {
+	case fetch.HTTP1:
+		config.NextProtos = []string{"http/1.1"}
+	case fetch.HTTP2:
+		config.NextProtos = []string{"h2"}
+	}
+	return config
+}
+
+func tlsFacts(s tls.ConnectionState) *fetch.TLSFacts {
+	leaf := s.PeerCertificates[0]
+	return &fetch.TLSFacts{
+		Version:     s.Version,
+		CipherSuite: s.CipherSuite,
+		PeerSPKI:    sha256.Sum256(leaf.RawSubjectPublicKeyInfo),
+		NotAfter:    leaf.NotAfter,
+		Resumed:     s.DidResume,
+	}
+}
+
+// handshakeFailure says what was wrong with a handshake.
+func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
+	var (
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		unknown  x509.UnknownAuthorityError
+		verify   *tls.CertificateVerificationError
+		record   tls.RecordHeaderError
+	)
+	alert, alerted := remoteAlert(err)
+	switch {
+	case errors.As(err, &hostname):
+		return certFailure(x, fetch.ReasonTLSNameMismatch, "the certificate of "+x.name+" is for other names", hostname.Certificate, err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return certFailure(x, fetch.ReasonTLSExpired, "a certificate of "+x.name+" has expired or is not valid yet", invalid.Cert, err)
+	case errors.As(err, &invalid):
+		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name+" may not be used like this", invalid.Cert, err)
+	case errors.As(err, &unknown):
+		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name+" does not lead to a trusted root", unknown.Cert, err)
+	case errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0:
+		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name+" cannot be verified", verify.UnverifiedCertificates[0], err)
+	case alerted && isCertificateAlert(alert, c.asked):
+		return certificateDemanded(x, alert, err)
+	case alerted:
+		f := x.fail(fetch.ReasonTLSHandshake, fmt.Sprintf("%s refused the TLS handshake with alert %d", x.name, alert), err)
+		f.TLS = &fetch.TLSFault{Alert: alert}
+		return f
+	case errors.As(err, &record):
+		return x.fail(fetch.ReasonTLSHandshake, x.name+" does not speak TLS; check the scheme and the port", err)
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return x.fail(fetch.ReasonConnectionReset, x.name+" reset the connection during the TLS handshake", err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return x.fail(fetch.ReasonTLSHandshake, x.name+" closed the connection during the TLS handshake", err)
+	}
+	return x.fail(fetch.ReasonTLSHandshake, "the TLS handshake with "+x.name+" failed; check that it speaks TLS 1.2 or newer", err)
+}
+
+func certFailure(x *exchange, reason fetch.Reason, message string, cert *x509.Certificate, cause error) *fetch.Failure {
+	f := x.fail(reason, message, cause)
+	f.TLS = &fetch.TLSFault{}
+	if cert == nil {
+		return f
+	}
+	f.TLS.Subject = short(cert.Subject.String())
+	f.TLS.Issuer = short(cert.Issuer.String())
+	f.TLS.NotBefore, f.TLS.NotAfter = cert.NotBefore, cert.NotAfter
+	for _, name := range cert.DNSNames[:min(len(cert.DNSNames), maxCertNames)] {
+		f.TLS.Names = append(f.TLS.Names, short(name))
+	}
+	for _, ip := range cert.IPAddresses[:min(len(cert.IPAddresses), maxCertNames-len(f.TLS.Names))] {
+		f.TLS.Names = append(f.TLS.Names, ip.String())
+	}
+	return f
+}
+
+func short(s string) string { return s[:min(len(s), maxCertText)] }
+
+// certificateDemanded is the failure of a connection that the upstream ended
+// for want of a client certificate. In TLS 1.3 its alert comes only after the
+// handshake (RFC 8446 section 4.4.2.4).
+func certificateDemanded(x *exchange, alert uint8, cause error) *fetch.Failure {
+	f := x.fail(fetch.ReasonTLSClientCertificate, x.name+" asks for a client certificate", cause)
+	f.Stage = fetch.StageTLS
+	f.TLS = &fetch.TLSFault{Alert: alert}
+	return f
+}
+
+// remoteAlert finds the alert in err that the upstream sent. crypto/tls keeps
+// its type to itself.
+func remoteAlert(err error) (uint8, bool) {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
+		return 0, false
+	}
+	v := reflect.ValueOf(op.Err)
+	if v.Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return uint8(v.Uint()), true
+}
+
+// isCertificateAlert tells whether an alert (RFC 8446 section 6.2) is for want
+// of a client certificate, given that none was sent when one was asked for.
+func isCertificateAlert(alert uint8, asked bool) bool {
+	const (
+		handshakeFailure    = 40
+		badCertificate      = 42
+		certificateUnknown  = 46
+		unknownCA           = 48
+		accessDenied        = 49
+		certificateRequired = 116
+	)
+	switch alert {
+	case certificateRequired:
+		return true
+	case handshakeFailure, badCertificate, certificateUnknown, unknownCA, accessDenied:
+		return asked
+	}
+	return false
+}
