@@ -4,42 +4,261 @@ package service
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 
+	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/dial"
+	"github.com/fetchgate/fetchgate/service/engine"
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/policy"
 	"github.com/fetchgate/fetchgate/service/server"
+	"github.com/fetchgate/fetchgate/service/transport"
 )
-
-// Service is a fetchgate that listens.
-type Service struct {
-	grpc     *grpc.Server
-	listener net.Listener
-}
 
 // Options are what a Service is built from.
 type Options struct {
-	// GRPCAddress is where the API listens, HOST:PORT.
+	// Config is the configuration; nil means config.Default().
+	Config *config.Loaded
+	// GRPCAddress and HTTPAddress, HOST:PORT, replace those of the
+	// configuration when they are not empty.
 	GRPCAddress string
+	HTTPAddress string
+	// Version is what User-Agent and the metrics say; empty means "dev".
+	Version string
+	// Log takes what operators should know; nil discards it.
+	Log *slog.Logger
+
+	// Resolver and Connect stand in for DNS and the network in tests. No
+	// configuration reaches them.
+	Resolver dial.Resolver
+	Connect  dial.Connect
 }
 
-// New builds a service and opens its listeners. It answers from Serve on.
+// Service is a fetchgate that listens.
+type Service struct {
+	config    *config.Loaded
+	log       *slog.Logger
+	transport fetch.Transport
+	policy    *policy.Policy
+	health    *health.Server
+	grpc      *grpc.Server
+	http      *http.Server
+	listeners struct{ grpc, http net.Listener }
+	ready     atomic.Bool
+}
+
+// New builds a service and opens its listeners; it answers from Serve on. The
+// error says what to mend in the configuration or on the machine.
 func New(o Options) (*Service, error) {
-	l, err := net.Listen("tcp", o.GRPCAddress)
-	if err != nil {
+	o = withDefaults(o)
+	s := &Service{config: o.Config, log: o.Log}
+	if err := s.listen(o); err != nil {
 		return nil, err
 	}
-	s := &Service{grpc: grpc.NewServer(), listener: l}
-	server.New().Register(s.grpc)
+	if err := s.build(o); err != nil {
+		s.closeListeners()
+		return nil, err
+	}
 	return s, nil
 }
 
-// GRPCAddress is where the API listens.
-func (s *Service) GRPCAddress() string { return s.listener.Addr().String() }
+func withDefaults(o Options) Options {
+	if o.Config == nil {
+		o.Config = config.Default()
+	}
+	if o.GRPCAddress == "" {
+		o.GRPCAddress = o.Config.GRPCAddress()
+	}
+	if o.HTTPAddress == "" {
+		o.HTTPAddress = o.Config.HTTPAddress()
+	}
+	if o.Version == "" {
+		o.Version = "dev"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
 
-// Serve answers until ctx ends, then stops.
+func (s *Service) listen(o Options) error {
+	if err := o.Config.CheckListen(o.GRPCAddress); err != nil {
+		return err
+	}
+	var err error
+	if s.listeners.grpc, err = net.Listen("tcp", o.GRPCAddress); err != nil {
+		return fmt.Errorf("cannot listen for gRPC: %w; choose another address with --grpc-address", err)
+	}
+	if s.listeners.http, err = net.Listen("tcp", o.HTTPAddress); err != nil {
+		s.closeListeners()
+		return fmt.Errorf("cannot listen for HTTP: %w; choose another address with --http-address", err)
+	}
+	return nil
+}
+
+func (s *Service) closeListeners() {
+	for _, l := range []net.Listener{s.listeners.grpc, s.listeners.http} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// build puts the packages together, from the inside out.
+func (s *Service) build(o Options) error {
+	limits := o.Config.Limits()
+	roots, rootsID, err := o.Config.Roots(x509.SystemCertPool)
+	if err != nil {
+		return err
+	}
+	if s.policy, err = CompilePolicy(o.Config, s.own); err != nil {
+		return err
+	}
+	s.transport = transport.New(transport.Options{
+		Dialer: dial.New(dial.Options{Resolver: o.Resolver, Connect: o.Connect}),
+		Roots:  roots,
+		Limits: limits,
+		Log:    o.Log,
+	})
+	fetches := server.New(engine.New(s.transport, s.policy), server.Options{
+		Limits:     limits,
+		TLS:        fetch.TLSSettings{RootsID: rootsID, MinVersion: o.Config.MinTLSVersion()},
+		UserAgent:  "fetchgate/" + o.Version,
+		Generation: o.Config.Generation,
+	})
+	s.health = health.NewServer()
+	metrics := newMetrics(o.Version)
+	s.grpc = newGRPC(o.Config, metrics, o.Log)
+	fetches.Register(s.grpc)
+	registerHealth(s.grpc, s.health)
+	if isLoopback(s.listeners.grpc.Addr()) {
+		registerReflection(s.grpc)
+	}
+	metrics.initialize(s.grpc)
+	s.http = newHTTP(s, metrics)
+	return nil
+}
+
+// own are the listeners that no fetch may reach.
+func (s *Service) own() []netip.AddrPort {
+	return []netip.AddrPort{addrPort(s.listeners.grpc), addrPort(s.listeners.http)}
+}
+
+func addrPort(l net.Listener) netip.AddrPort {
+	tcp, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	return tcp.AddrPort()
+}
+
+func isLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// CompilePolicy compiles the rules of a configuration; its errors say the file,
+// the line and the column.
+func CompilePolicy(c *config.Loaded, own func() []netip.AddrPort) (*policy.Policy, error) {
+	p, err := policy.Compile(c.Config.GetRules(), policy.Options{Own: own})
+	if err == nil {
+		return p, nil
+	}
+	return nil, errors.New(strings.Join(located(c, err), "\n"))
+}
+
+// located puts its place in the configuration in front of each error of a rule.
+func located(c *config.Loaded, err error) []string {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		var lines []string
+		for _, e := range several.Unwrap() {
+			lines = append(lines, located(c, e)...)
+		}
+		return lines
+	}
+	var wrong *policy.RuleError
+	if errors.As(err, &wrong) {
+		return []string{c.Locate(wrong.Path) + ": " + wrong.Path + ": " + wrong.Message}
+	}
+	return []string{err.Error()}
+}
+
+// GRPCAddress is where the API listens.
+func (s *Service) GRPCAddress() string { return s.listeners.grpc.Addr().String() }
+
+// HTTPAddress is where /healthz, /readyz and /metrics are.
+func (s *Service) HTTPAddress() string { return s.listeners.http.Addr().String() }
+
+// Rules says what is allowed, one line for each rule.
+func (s *Service) Rules() []string {
+	rules := s.config.Config.GetRules()
+	if len(rules) == 0 {
+		return []string{"default: http on port 80 and https on port 443 of public addresses"}
+	}
+	lines := make([]string, len(rules))
+	for i, r := range rules {
+		lines[i] = r.GetName() + ": " + strings.Join(r.GetOrigins(), ", ")
+		if m := r.GetMethods(); len(m) > 0 {
+			lines[i] += " (" + strings.Join(m, ", ") + ")"
+		}
+	}
+	return lines
+}
+
+// Serve answers until ctx ends, then drains: no new fetch is taken, those in
+// flight may go on for the configured grace.
 func (s *Service) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, s.grpc.GracefulStop)
-	defer stop()
-	return s.grpc.Serve(s.listener)
+	var running errgroup.Group
+	running.Go(func() error { return s.grpc.Serve(s.listeners.grpc) })
+	running.Go(func() error {
+		if err := s.http.Serve(s.listeners.http); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	s.ready.Store(true)
+	s.log.Info("listening", "grpc", s.GRPCAddress(), "http", s.HTTPAddress(),
+		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous())
+
+	stopped := context.AfterFunc(ctx, s.stop)
+	err := running.Wait()
+	if stopped() {
+		// A listener failed by itself: stop what is left.
+		s.stop()
+	}
+	return err
+}
+
+// stop ends the service in order: say so, let fetches end, close upstream
+// connections, close the HTTP listener last.
+func (s *Service) stop() {
+	s.ready.Store(false)
+	s.health.Shutdown()
+	grace := s.config.DrainGrace()
+	s.log.Info("draining", "grace", grace)
+	cut := time.AfterFunc(grace, s.grpc.Stop)
+	s.grpc.GracefulStop()
+	cut.Stop()
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.transport.Close(ctx); err != nil {
+		s.log.Warn("closing upstream connections", "err", err)
+	}
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.http.Close()
+	}
 }

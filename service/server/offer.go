@@ -45,23 +45,30 @@ func fieldSet(lists map[protoreflect.FullName][]protoreflect.Name) map[protorefl
 // this server does not carry out or does not know, in the order of their paths.
 func refuseNotOffered(m proto.Message) []violation {
 	var found []violation
-	walkFields("", m.ProtoReflect(), &found)
+	walkFields("", m.ProtoReflect(), false, &found)
 	slices.SortFunc(found, func(a, b violation) int { return cmp.Compare(a.path, b.path) })
 	return found
 }
 
-func walkFields(prefix string, m protoreflect.Message, found *[]violation) {
+// walkFields looks at the fields of m; refused tells that m itself is not
+// offered. Of a message that is not, each field that is set is named, so that a
+// caller sees what it has to do without.
+func walkFields(prefix string, m protoreflect.Message, refused bool, found *[]violation) {
+	before := len(*found)
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		path := joinPath(prefix, string(fd.Name()))
+		refused := refused || !offered[fd.FullName()]
 		switch {
-		case !offered[fd.FullName()]:
-			*found = append(*found, violation{path, reasonNotOffered, "this server does not offer it; leave it out"})
-		case fd.IsList() && fd.Message() != nil:
-			for i := range v.List().Len() {
-				walkFields(fmt.Sprintf("%s[%d]", path, i), v.List().Get(i).Message(), found)
+		case fd.IsMap() || fd.Message() == nil:
+			if refused {
+				*found = append(*found, notOffered(path))
 			}
-		case fd.Message() != nil && !fd.IsMap():
-			walkFields(path, v.Message(), found)
+		case fd.IsList():
+			for i := range v.List().Len() {
+				walkFields(fmt.Sprintf("%s[%d]", path, i), v.List().Get(i).Message(), refused, found)
+			}
+		default:
+			walkFields(path, v.Message(), refused, found)
 		}
 		return true
 	})
@@ -74,6 +81,13 @@ func walkFields(prefix string, m protoreflect.Message, found *[]violation) {
 		*found = append(*found, violation{joinPath(prefix, fmt.Sprintf("<field %d>", number)), reasonNotOffered,
 			"this server does not know it; leave it out or ask a newer server"})
 	}
+	if refused && len(*found) == before {
+		*found = append(*found, notOffered(prefix))
+	}
+}
+
+func notOffered(path string) violation {
+	return violation{path, reasonNotOffered, "this server does not offer it; leave it out"}
 }
 
 func joinPath(prefix, name string) string {

@@ -88,7 +88,7 @@ func invalid(violations []violation) *refusal {
 func denied(d *fetch.Denied, generation int64) *refusal {
 	message := d.Error()
 	if d.Hint != "" {
-		message += "; " + d.Hint
+		message += ". " + d.Hint
 	}
 	return &refusal{
 		code: codes.PermissionDenied, reason: string(d.Reason), message: message,

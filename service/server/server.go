@@ -2,31 +2,179 @@ package server
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/caller"
+	"github.com/fetchgate/fetchgate/service/engine"
+	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
-// Server answers the RPCs of FetchService.
+// Options are what a Server plans with.
+type Options struct {
+	Limits fetch.Limits
+	// TLS are the settings of handshakes with upstreams.
+	TLS fetch.TLSSettings
+	// UserAgent is the default User-Agent.
+	UserAgent string
+	// Generation is the number of the configuration.
+	Generation int64
+}
+
+// Server answers the RPCs of FetchService and PolicyService.
 type Server struct {
+	engine  *engine.Engine
+	planner planner
+}
+
+// New returns a server that carries out plans with e.
+func New(e *engine.Engine, o Options) *Server {
+	return &Server{engine: e, planner: planner{
+		limits: o.Limits, tls: o.TLS, userAgent: o.UserAgent, generation: o.Generation,
+	}}
+}
+
+// unimplemented answers the RPCs that this server does not offer.
+type unimplemented struct {
 	fetchgatev1.UnimplementedFetchServiceServer
+	fetchgatev1.UnimplementedPolicyServiceServer
 }
 
-// New returns a server.
-func New() *Server { return &Server{} }
-
-// Register adds the services to r.
+// Register adds the services to r. Fetch and StreamFetch have handlers of our
+// own, since their answers leave in a form that Codec encodes without a copy of
+// the body.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
-	fetchgatev1.RegisterFetchServiceServer(r, s)
+	desc := fetchgatev1.FetchService_ServiceDesc
+	desc.Methods = slices.Clone(desc.Methods)
+	for i := range desc.Methods {
+		if desc.Methods[i].MethodName == "Fetch" {
+			desc.Methods[i].Handler = s.handleFetch
+		}
+	}
+	desc.Streams = slices.Clone(desc.Streams)
+	for i := range desc.Streams {
+		if desc.Streams[i].StreamName == "StreamFetch" {
+			desc.Streams[i].Handler = s.handleStreamFetch
+		}
+	}
+	r.RegisterService(&desc, unimplemented{})
+	fetchgatev1.RegisterPolicyServiceServer(r, unimplemented{})
 }
 
-// Fetch performs one request and returns the whole response.
-func (s *Server) Fetch(_ context.Context, m *fetchgatev1.FetchRequest) (*fetchgatev1.FetchResponse, error) {
+func (s *Server) handleFetch(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+	m := new(fetchgatev1.FetchRequest)
+	if err := decode(m); err != nil {
+		return nil, err
+	}
+	if intercept == nil {
+		return s.fetch(ctx, m)
+	}
+	info := &grpc.UnaryServerInfo{Server: s, FullMethod: fetchgatev1.FetchService_Fetch_FullMethodName}
+	return intercept(ctx, m, info, func(ctx context.Context, m any) (any, error) {
+		return s.fetch(ctx, m.(*fetchgatev1.FetchRequest))
+	})
+}
+
+func (s *Server) handleStreamFetch(_ any, stream grpc.ServerStream) error {
+	m := new(fetchgatev1.StreamFetchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return s.streamFetch(m, stream)
+}
+
+// fetch answers one Fetch.
+func (s *Server) fetch(ctx context.Context, m *fetchgatev1.FetchRequest) (any, error) {
 	if v := refuseNotOffered(m); len(v) > 0 {
 		return nil, invalid(v)
 	}
-	return nil, status.Error(codes.Unimplemented, "this server does not fetch yet")
+	plan, err := s.plan(ctx, shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	sink := &wholeSink{max: plan.Response.MaxBodyBytes}
+	report, err := s.engine.Run(ctx, plan, sink)
+	sink.response.Trailers = fieldMessages(report.Trailers)
+	var failure *fetch.Failure
+	if errors.As(err, &failure) {
+		return &fetchgatev1.FetchResponse{
+			Report:  reportMessage(report, true),
+			Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, sink.partial(), plan.Generation)},
+		}, nil
+	}
+	if err != nil {
+		sink.discard()
+		return nil, s.refused(err)
+	}
+	return &fetchReply{
+		FetchResponse: &fetchgatev1.FetchResponse{
+			Report:  reportMessage(report, report.Full),
+			Outcome: &fetchgatev1.FetchResponse_Response{Response: &sink.response},
+		},
+		body: sink.take(),
+	}, nil
+}
+
+// streamFetch answers one StreamFetch.
+func (s *Server) streamFetch(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStream) error {
+	if v := refuseNotOffered(m); len(v) > 0 {
+		return invalid(v)
+	}
+	ctx := stream.Context()
+	plan, err := s.plan(ctx, shape{rpc: "StreamFetch", stream: true}, m.GetRequest(), m.GetOptions())
+	if err != nil {
+		return err
+	}
+	sink := newStreamSink(stream)
+	report, err := s.engine.Run(ctx, plan, sink)
+	var failure *fetch.Failure
+	if sent := sink.close(); sent != nil {
+		return s.refused(sent)
+	} else if err != nil && !errors.As(err, &failure) {
+		return s.refused(err)
+	}
+	summary := &fetchgatev1.StreamSummary{
+		Report:    reportMessage(report, report.Full || failure != nil),
+		Trailers:  fieldMessages(report.Trailers),
+		BodyBytes: report.BodyBytes,
+	}
+	if failure != nil {
+		summary.Failure = failureMessage(failure, nil, plan.Generation)
+	}
+	return stream.SendMsg(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}})
+}
+
+func (s *Server) plan(ctx context.Context, sh shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
+	who, ok := caller.FromContext(ctx)
+	if !ok {
+		return nil, &refusal{code: codes.Unauthenticated, reason: "CALLER_UNKNOWN", message: "the caller is not known; present the identity that this server's operator configured"}
+	}
+	plan, err := s.planner.plan(sh, request, options)
+	if err != nil {
+		return nil, err
+	}
+	plan.Caller = who
+	return plan, nil
+}
+
+// refused turns the error of a fetch that was not carried out into a status.
+func (s *Server) refused(err error) error {
+	var d *fetch.Denied
+	switch {
+	case errors.As(err, &d):
+		return denied(d, s.planner.generation)
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "the caller cancelled the fetch")
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "the deadline passed before the fetch began")
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return &refusal{code: codes.Internal, reason: string(fetch.ReasonInternalFault), message: "fetchgate failed in a way that it does not know; report it"}
 }

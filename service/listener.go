@@ -1,0 +1,113 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	_ "google.golang.org/grpc/encoding/gzip" // callers may compress
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/caller"
+	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/server"
+)
+
+// The bounds of the gRPC listener. docs/limits.md says what each is for.
+const (
+	maxHeaderListBytes   = 16 << 10
+	maxReceivedBytes     = 4 << 20
+	streamWindowBytes    = 256 << 10
+	connectionWindow     = 4 << 20
+	handshakeTimeout     = 5 * time.Second
+	maxConnectionAge     = 30 * time.Minute
+	maxConnectionGrace   = 24 * time.Hour // as long as the longest stream
+	minKeepaliveInterval = 30 * time.Second
+)
+
+func newGRPC(c *config.Loaded, m *metrics, log *slog.Logger) *grpc.Server {
+	who := caller.New(anonymousName(c))
+	authenticated := selector.MatchFunc(needsCaller)
+	panicked := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
+		log.ErrorContext(ctx, "panic in an RPC", "panic", p, "stack", string(debug.Stack()))
+		return status.Error(codes.Internal, "fetchgate failed in a way that it does not know; report it")
+	})
+	logged := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(rpcLevel)}
+	return grpc.NewServer(
+		grpc.ForceServerCodecV2(server.NewCodec()),
+		grpc.MaxConcurrentStreams(c.MaxConcurrentStreams()),
+		grpc.MaxHeaderListSize(maxHeaderListBytes),
+		grpc.MaxRecvMsgSize(maxReceivedBytes),
+		grpc.InitialWindowSize(streamWindowBytes),
+		grpc.InitialConnWindowSize(connectionWindow),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepaliveInterval, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(
+			m.rpcs.UnaryServerInterceptor(),
+			logging.UnaryServerInterceptor(logTo(log), logged...),
+			recovery.UnaryServerInterceptor(panicked),
+			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(who.Authenticate), authenticated),
+		),
+		grpc.ChainStreamInterceptor(
+			m.rpcs.StreamServerInterceptor(),
+			logging.StreamServerInterceptor(logTo(log), logged...),
+			recovery.StreamServerInterceptor(panicked),
+			selector.StreamServerInterceptor(auth.StreamServerInterceptor(who.Authenticate), authenticated),
+		),
+	)
+}
+
+// anonymousName is the configured name of those who prove no identity; empty
+// when the configuration has none.
+func anonymousName(c *config.Loaded) string {
+	for _, known := range c.Config.GetCallers() {
+		if known.GetDangerousAnonymous() {
+			return known.GetName()
+		}
+	}
+	return ""
+}
+
+// needsCaller tells the RPCs that fetch from those that only ask how the server
+// is.
+func needsCaller(_ context.Context, c interceptors.CallMeta) bool {
+	return c.Service == fetchgatev1.FetchService_ServiceDesc.ServiceName ||
+		c.Service == fetchgatev1.PolicyService_ServiceDesc.ServiceName
+}
+
+// rpcLevel keeps what works out of the log: a busy server answers thousands of
+// RPCs in a second.
+func rpcLevel(code codes.Code) logging.Level {
+	switch code {
+	case codes.Internal, codes.DataLoss, codes.Unknown:
+		return logging.LevelError
+	case codes.OK, codes.Canceled, codes.InvalidArgument, codes.PermissionDenied, codes.DeadlineExceeded,
+		codes.Unauthenticated, codes.ResourceExhausted, codes.Unavailable, codes.Unimplemented:
+		return logging.LevelDebug
+	}
+	return logging.LevelWarn
+}
+
+func logTo(log *slog.Logger) logging.Logger {
+	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, message string, fields ...any) {
+		log.Log(ctx, slog.Level(level), message, fields...)
+	})
+}
+
+func registerHealth(s *grpc.Server, h *health.Server) { healthpb.RegisterHealthServer(s, h) }
+
+func registerReflection(s *grpc.Server) { reflection.Register(s) }

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/body"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// fields completes the fields of the plan: the caller's in order, then the
+// body's Content-Type and the defaults, each only if the caller named none.
+func (d *draft) fields(m *fetchgatev1.HttpRequest) {
+	given := make([]fetch.Field, 0, len(m.GetHeaders())+4)
+	for _, f := range m.GetHeaders() {
+		given = append(given, fetch.Field{Name: f.GetName(), Value: f.GetValue()})
+	}
+	if err := fetch.CheckFields(given, d.limits.MaxRequestFields, d.limits.MaxRequestFieldBytes); err != nil {
+		var bad *fetch.FieldError
+		if errors.As(err, &bad) {
+			d.wrong(fmt.Sprintf("request.headers[%d]", bad.Index), "%s", bad.Message)
+		} else {
+			d.wrong("request.headers", "%v", err)
+		}
+		return
+	}
+	own := append(d.plan.Fields, d.defaults(m, given)...)
+	for _, f := range own {
+		if _, named := fetch.Get(given, f.Name); !named {
+			given = append(given, f)
+		}
+	}
+	d.plan.Fields = given
+}
+
+// defaults returns the default fields that the request does not omit.
+func (d *draft) defaults(m *fetchgatev1.HttpRequest, given []fetch.Field) []fetch.Field {
+	fields := []fetch.Field{
+		{Name: "User-Agent", Value: []byte(d.userAgent)},
+		{Name: "Accept", Value: []byte("*/*")},
+	}
+	// A part of a coded body cannot be decoded, and a body that is to stay as
+	// it is should not be coded for our sake.
+	if _, part := fetch.Get(given, "Range"); d.plan.Response.Decode && !part {
+		fields = append(fields, fetch.Field{Name: "Accept-Encoding", Value: []byte(body.AcceptEncoding)})
+	}
+	for i, name := range m.GetOmitDefaultFields() {
+		if !isDefaultField(name) {
+			d.wrong(fmt.Sprintf("request.omit_default_fields[%d]", i), "%q is not a default field; those are user-agent, accept and accept-encoding", fetch.Escape([]byte(name), 64))
+			continue
+		}
+		for j := range fields {
+			if strings.EqualFold(fields[j].Name, name) {
+				fields = append(fields[:j], fields[j+1:]...)
+				break
+			}
+		}
+	}
+	return fields
+}
+
+func isDefaultField(name string) bool {
+	switch strings.ToLower(name) {
+	case "user-agent", "accept", "accept-encoding":
+		return true
+	}
+	return false
+}

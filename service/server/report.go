@@ -1,0 +1,120 @@
+package server
+
+import (
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// reportMessage is the report as the contract has it; full adds the limits, the
+// attempts and their hops.
+func reportMessage(r *fetch.Report, full bool) *fetchgatev1.FetchReport {
+	m := &fetchgatev1.FetchReport{
+		AttemptCount: int32(len(r.Attempts)), HopCount: int32(r.Hops()),
+		WireBytes: r.WireBytes, BodyBytes: r.BodyBytes, RequestBytes: r.RequestBytes,
+		Total: durationpb.New(r.Total), Generation: r.Generation, Rule: r.Rule, Clamped: r.Clamped,
+		DecodedCodings: r.Codings, UrlEncoded: r.Destination.Encoded,
+	}
+	if !full {
+		return m
+	}
+	m.Limits = limitsMessage(r)
+	for i := range r.Attempts {
+		m.Attempts = append(m.Attempts, attemptMessage(&r.Attempts[i]))
+	}
+	return m
+}
+
+func limitsMessage(r *fetch.Report) *fetchgatev1.EffectiveLimits {
+	t := r.Timeouts
+	m := &fetchgatev1.EffectiveLimits{
+		Total: elapsed(t.Total), Attempt: elapsed(t.Attempt), Pool: elapsed(t.Pool), Dns: elapsed(t.DNS),
+		Connect: elapsed(t.Connect), Tls: elapsed(t.TLS), ResponseHeader: elapsed(t.Head),
+		IdleRead: elapsed(t.Idle), Write: elapsed(t.Write),
+		MinThroughputBytes: r.Throughput.Bytes, MinThroughputWindow: elapsed(r.Throughput.Over),
+		MaxHeadBytes: int64(r.Response.MaxHeadBytes), MaxHeadFields: int32(r.Response.MaxFields),
+		MaxAttempts: 1,
+	}
+	if r.Response.MaxBodyBytes != fetch.Unbounded {
+		m.MaxBodyBytes = &r.Response.MaxBodyBytes
+	}
+	return m
+}
+
+// elapsed is nil for what did not happen.
+func elapsed(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
+func attemptMessage(a *fetch.Attempt) *fetchgatev1.Attempt {
+	m := &fetchgatev1.Attempt{
+		Number: int32(a.Number), StartTime: timestamppb.New(a.Start), Total: durationpb.New(a.Total), Wait: elapsed(a.Wait),
+	}
+	if f := a.Failure; f != nil {
+		m.Reason, m.Message = reasonValue(f.Reason), text(f.Message)
+	}
+	for i := range a.Hops {
+		m.Hops = append(m.Hops, hopMessage(&a.Hops[i]))
+	}
+	return m
+}
+
+func hopMessage(h *fetch.Hop) *fetchgatev1.Hop {
+	t := h.Facts.Times
+	m := &fetchgatev1.Hop{
+		Url: h.Destination.RedactedURL(), Method: h.Method, Status: int32(h.Status), Rule: h.Rule,
+		Timings: &fetchgatev1.Timings{
+			Pool: elapsed(t.Pool), Dns: elapsed(t.DNS), Connect: elapsed(t.Connect), Tls: elapsed(t.TLS),
+			Send: elapsed(t.Send), FirstByte: elapsed(t.FirstByte), Total: elapsed(t.Total),
+		},
+	}
+	if h.Facts.Dials > 0 || h.Facts.Reused {
+		m.Connection = connectionMessage(h.Facts)
+	}
+	return m
+}
+
+func connectionMessage(f fetch.Facts) *fetchgatev1.ConnectionInfo {
+	m := &fetchgatev1.ConnectionInfo{
+		Protocol: f.Protocol, Reused: f.Reused, DialCount: int32(f.Dials), StaleCount: int32(f.Stale),
+	}
+	if f.Remote.IsValid() {
+		m.RemoteAddress = f.Remote.String()
+	}
+	if t := f.TLS; t != nil {
+		m.Tls = &fetchgatev1.TlsInfo{
+			Version: tls.VersionName(t.Version), CipherSuite: tls.CipherSuiteName(t.CipherSuite),
+			PeerSpkiSha256: t.PeerSPKI[:], PeerNotAfterTime: timestamppb.New(t.NotAfter), Resumed: t.Resumed,
+		}
+	}
+	return m
+}
+
+// headMessage is a head as the contract has it.
+func headMessage(h fetch.Head, url string) *fetchgatev1.HttpHead {
+	return &fetchgatev1.HttpHead{
+		Protocol: h.Protocol, Status: int32(h.Status), Reason: h.Reason, Headers: fieldMessages(h.Fields), Url: url,
+	}
+}
+
+// fieldMessages allocates the messages of a whole list at once.
+func fieldMessages(fields []fetch.Field) []*fetchgatev1.HeaderField {
+	if len(fields) == 0 {
+		return nil
+	}
+	all := make([]fetchgatev1.HeaderField, len(fields))
+	list := make([]*fetchgatev1.HeaderField, len(fields))
+	for i, f := range fields {
+		all[i].Name, all[i].Value = text(f.Name), f.Value
+		list[i] = &all[i]
+	}
+	return list
+}

@@ -1,0 +1,205 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"google.golang.org/grpc/mem"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// wholeSink gathers a response into one message.
+type wholeSink struct {
+	response fetchgatev1.HttpResponse
+	body     *[]byte // from buffers; its length is what it holds
+	max      int64
+	expected int64 // bytes of body, where the head says it
+}
+
+func (s *wholeSink) Interim(h fetch.Head) error {
+	s.response.Interim = append(s.response.Interim, headMessage(h, ""))
+	return nil
+}
+
+func (s *wholeSink) Hop(h fetch.Head, url string) error {
+	s.response.History = append(s.response.History, headMessage(h, url))
+	return nil
+}
+
+func (s *wholeSink) Head(h fetch.Head, url string) error {
+	s.response.Head = headMessage(h, url)
+	if v, ok := fetch.Get(h.Fields, "Content-Length"); ok {
+		// What is not a number was refused before; a coded body grows as it goes.
+		s.expected, _ = strconv.ParseInt(string(v), 10, 64)
+	}
+	return nil
+}
+
+// Buffer lends what is free behind the bytes that are there already, so that
+// the body lies in one piece without being copied at the end.
+func (s *wholeSink) Buffer() []byte {
+	if s.body == nil {
+		s.body = buffers.Get(int(max(firstBytes, min(s.expected, s.max, maxFirstBytes))))
+		*s.body = (*s.body)[:0]
+	}
+	if len(*s.body) == cap(*s.body) {
+		s.grow()
+	}
+	return (*s.body)[len(*s.body):]
+}
+
+func (s *wholeSink) grow() {
+	old := s.body
+	s.body = buffers.Get(min(4*len(*old), int(s.max)+1))
+	*s.body = append((*s.body)[:0], *old...)
+	buffers.Put(old)
+}
+
+func (s *wholeSink) Data(b []byte, _ bool) error {
+	*s.body = (*s.body)[:len(*s.body)+len(b)]
+	return nil
+}
+
+func (s *wholeSink) Sending() bool { return false }
+
+// take returns the body for the codec, which then owns it.
+func (s *wholeSink) take() mem.Buffer {
+	if s.body == nil {
+		return nil
+	}
+	b := s.body
+	s.body = nil
+	if len(*b) == 0 {
+		buffers.Put(b)
+		return nil
+	}
+	return mem.NewBuffer(b, buffers)
+}
+
+// partial returns what had arrived, for a failure; nil if nothing had.
+func (s *wholeSink) partial() *fetchgatev1.HttpResponse {
+	if s.body != nil {
+		s.response.Body = slices.Clone(*s.body)
+		s.discard()
+	}
+	if s.response.Head == nil && len(s.response.History) == 0 && len(s.response.Interim) == 0 {
+		return nil
+	}
+	return &s.response
+}
+
+// discard gives the body's buffer back.
+func (s *wholeSink) discard() {
+	if s.body != nil {
+		buffers.Put(s.body)
+		s.body = nil
+	}
+}
+
+// sender is the part of a gRPC stream that a sink needs.
+type sender interface {
+	Context() context.Context
+	SendMsg(m any) error
+}
+
+// streamSink sends a response as messages of a stream. It owns one goroutine,
+// which sends while the next message is filled; close waits for it.
+type streamSink struct {
+	stream sender
+	// queue holds nothing: a body waits in the buffer that is being filled, so
+	// that a stream whose reader stalls keeps two buffers at the most.
+	queue   chan any
+	done    chan struct{}
+	failed  atomic.Pointer[error]
+	sending atomic.Int32
+	lent    *[]byte // what Buffer lent and Data has not taken
+	offset  int64
+}
+
+func newStreamSink(stream sender) *streamSink {
+	s := &streamSink{stream: stream, queue: make(chan any), done: make(chan struct{})}
+	go s.send()
+	return s
+}
+
+// send is the goroutine of a streamSink.
+func (s *streamSink) send() {
+	defer close(s.done)
+	for m := range s.queue {
+		if s.failed.Load() != nil {
+			free(m)
+		} else if err := s.stream.SendMsg(m); err != nil {
+			s.failed.Store(&err)
+		}
+		s.sending.Add(-1)
+	}
+}
+
+// free gives back the body of a message that is not sent.
+func free(m any) {
+	if d, ok := m.(*dataReply); ok {
+		d.body.Free()
+	}
+}
+
+// push hands m to the goroutine, once the message before it has been sent.
+func (s *streamSink) push(m any) error {
+	if err := s.failed.Load(); err != nil {
+		free(m)
+		return *err
+	}
+	s.sending.Add(1)
+	s.queue <- m
+	return nil
+}
+
+// close waits until all is sent and ends the goroutine.
+func (s *streamSink) close() error {
+	close(s.queue)
+	<-s.done
+	if s.lent != nil {
+		buffers.Put(s.lent)
+		s.lent = nil
+	}
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (s *streamSink) Interim(h fetch.Head) error {
+	return s.push(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Interim{Interim: headMessage(h, "")}})
+}
+
+func (s *streamSink) Hop(h fetch.Head, url string) error {
+	return s.push(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Hop{Hop: headMessage(h, url)}})
+}
+
+func (s *streamSink) Head(h fetch.Head, url string) error {
+	return s.push(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Head{Head: headMessage(h, url)}})
+}
+
+func (s *streamSink) Buffer() []byte {
+	if s.lent == nil {
+		s.lent = buffers.Get(dataBytes)
+	}
+	return (*s.lent)[:0]
+}
+
+func (s *streamSink) Data(b []byte, _ bool) error {
+	data := &fetchgatev1.Data{OffsetBytes: s.offset}
+	s.offset += int64(len(b))
+	buffer := s.lent
+	s.lent = nil
+	*buffer = b
+	return s.push(&dataReply{
+		StreamFetchResponse: &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Data{Data: data}},
+		body:                mem.NewBuffer(buffer, buffers),
+	})
+}
+
+func (s *streamSink) Sending() bool { return s.sending.Load() > 0 }
