@@ -1,4 +1,102 @@
-// Command fetchgate performs outbound HTTP for other services over gRPC.
+// Command fetchgate performs outbound HTTP for other services over gRPC: it is
+// the server, and a caller to try a server with.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"reflect"
+	"runtime"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set when a release is built: -ldflags "-X main.version=v1.2.3".
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from then on a second signal ends the process at once
+	os.Exit(run(ctx, os.Args, streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// streams are where a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// program is how the user called us, so that what we tell them to type works
+// where they are.
+type program string
+
+type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Run the service."`
+	Get     getCommand     `cmd:"" help:"Fetch one URL through a service."`
+	Check   checkCommand   `cmd:"" help:"Check a configuration file."`
+	Demo    demoCommand    `cmd:"" help:"See it fetch, stream, deny and explain, all on loopback."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// run carries out the command line and returns the exit code. The end of ctx
+// is the user's wish to stop.
+func run(ctx context.Context, args []string, s streams) int {
+	name := program(args[0])
+	exited := -1
+	parser, err := kong.New(&commands{},
+		kong.Name("fetchgate"),
+		kong.Description("Outbound HTTP for other services, under policy."),
+		kong.Writers(s.out, s.err),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Exit(func(code int) { exited = code }),
+		kong.KindMapper(reflect.String, kong.MapperFunc(asTyped)),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(s, name),
+		kong.Vars{"defaultAddress": defaultAddress, "steps": stepNames},
+	)
+	if err != nil {
+		panic(err) // the struct tags above are wrong
+	}
+	parsed, err := parser.Parse(args[1:])
+	if exited >= 0 { // --help has answered
+		return exited
+	}
+	if err != nil {
+		return tell(s.err, &problem{exitUsage, err.Error(), "", usageHint(name, err)})
+	}
+	return tell(s.err, parsed.Run())
+}
+
+// asTyped takes an argument byte for byte. kong's own mapper turns bytes that
+// are not UTF-8, which values of fields and names of files may have, into U+FFFD.
+func asTyped(c *kong.DecodeContext, target reflect.Value) error {
+	token, err := c.Scan.PopValue("string")
+	if err != nil {
+		return err
+	}
+	target.SetString(fmt.Sprint(token.Value))
+	return nil
+}
+
+func usageHint(name program, err error) string {
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		if node := wrong.Context.Selected(); node != nil {
+			return fmt.Sprintf("%s %s --help", name, node.Name)
+		}
+	}
+	return fmt.Sprintf("%s --help", name)
+}
+
+type versionCommand struct{}
+
+// Run prints which build this is.
+func (versionCommand) Run(s streams) error {
+	_, err := fmt.Fprintf(s.out, "fetchgate %s %s\n", version, runtime.Version())
+	return err
+}

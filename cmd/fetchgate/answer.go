@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// fetcher sends a request and puts its answer where the user wants it.
+type fetcher struct {
+	service  *connection
+	name     program
+	out, err io.Writer
+	fail     bool // whether a status of 400 or more is a problem
+	report   bool // whether to print heads and reports
+}
+
+// unary takes the answer in one message.
+func (f *fetcher) unary(ctx context.Context, request *fetchgatev1.FetchRequest) error {
+	answer, err := f.service.Fetch(ctx, request)
+	if err != nil {
+		return f.service.problem(ctx, err, f.name)
+	}
+	response := answer.GetResponse()
+	f.printHead(response.GetHead())
+	f.printReport(answer.GetReport())
+	switch {
+	case answer.GetFailure() != nil:
+		return failed(answer.GetFailure())
+	case response == nil:
+		return broken("the answer holds neither a response nor a failure")
+	}
+	if err := f.judge(response.GetHead()); err != nil {
+		return err
+	}
+	_, err = f.out.Write(response.GetBody())
+	return err
+}
+
+// stream takes the answer piece by piece, into the file of that path or, where
+// path is empty or "-", to standard output.
+func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest, path string) error {
+	var sink io.Writer = f.out
+	var file *target
+	var shown *progress
+	if path != "" && path != "-" {
+		var err error
+		if file, err = openTarget(path); err != nil {
+			return &problem{exitUsage, "cannot write to " + path, err.Error(), "name a file that can be written with -o"}
+		}
+		defer file.discard()
+		shown = newProgress(f.err, path, time.Now())
+		defer shown.clear()
+		sink = io.MultiWriter(file, shown)
+	}
+	d := &delivery{fetcher: f, sink: sink, progress: shown}
+	if err := d.receive(ctx, request); err != nil {
+		return err
+	}
+	f.printReport(d.summary.GetReport())
+	if failure := d.summary.GetFailure(); failure != nil {
+		return failed(failure)
+	}
+	if file == nil {
+		return nil
+	}
+	if err := file.commit(); err != nil {
+		return err
+	}
+	shown.saved(time.Now())
+	return nil
+}
+
+// delivery is one streamed response on its way to its sink.
+type delivery struct {
+	*fetcher
+	sink     io.Writer
+	progress *progress // nil: none
+
+	received int64
+	summary  *fetchgatev1.StreamSummary
+}
+
+// receive writes the body to the sink and keeps the summary. A stream that ends
+// without one was cut short.
+func (d *delivery) receive(ctx context.Context, request *fetchgatev1.FetchRequest) error {
+	rpc, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := d.service.StreamFetch(rpc, &fetchgatev1.StreamFetchRequest{
+		Request: request.GetRequest(), Options: request.GetOptions(),
+	})
+	if err != nil {
+		return d.service.problem(ctx, err, d.name)
+	}
+	for d.summary == nil {
+		message, err := stream.Recv()
+		if err == io.EOF {
+			return broken("the stream ended without its summary: the body was cut short")
+		}
+		if err != nil {
+			return d.service.problem(ctx, err, d.name)
+		}
+		if err := d.take(message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take takes one event. Those that were not asked for are passed over.
+func (d *delivery) take(message *fetchgatev1.StreamFetchResponse) error {
+	switch event := message.GetEvent().(type) {
+	case *fetchgatev1.StreamFetchResponse_Head:
+		d.printHead(event.Head)
+		if d.progress != nil {
+			d.progress.total = bodyLength(event.Head)
+		}
+		return d.judge(event.Head)
+	case *fetchgatev1.StreamFetchResponse_Data:
+		if event.Data.GetOffsetBytes() != d.received {
+			return broken(fmt.Sprintf("the stream went on at byte %d of the body instead of %d", event.Data.GetOffsetBytes(), d.received))
+		}
+		n, err := d.sink.Write(event.Data.GetData())
+		d.received += int64(n)
+		return err
+	case *fetchgatev1.StreamFetchResponse_Summary:
+		d.summary = event.Summary
+	}
+	return nil
+}
+
+func (f *fetcher) printHead(head *fetchgatev1.HttpHead) {
+	if f.report {
+		printHead(f.err, head)
+	}
+}
+
+func (f *fetcher) printReport(report *fetchgatev1.FetchReport) {
+	if f.report {
+		printReport(f.err, report)
+	}
+}
+
+// judge makes a problem of a status of 400 or more, if the user wants that.
+func (f *fetcher) judge(head *fetchgatev1.HttpHead) error {
+	if !f.fail || head.GetStatus() < 400 {
+		return nil
+	}
+	return &problem{exitStatus, "the upstream answered " + statusLine(head), "",
+		"read what it says about that: leave --fail out"}
+}
+
+func statusLine(head *fetchgatev1.HttpHead) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", head.GetStatus(), fetch.Escape(head.GetReason(), maxMessage)))
+}
+
+// bodyLength is the length of the body as it will arrive, or -1 where the head
+// does not say it: a content coding is undone on the way.
+func bodyLength(head *fetchgatev1.HttpHead) int64 {
+	length := int64(-1)
+	for _, field := range head.GetHeaders() {
+		switch {
+		case strings.EqualFold(field.GetName(), "Content-Encoding"):
+			return -1
+		case strings.EqualFold(field.GetName(), "Content-Length"):
+			if n, err := strconv.ParseInt(string(field.GetValue()), 10, 64); err == nil && n >= 0 {
+				length = n
+			}
+		}
+	}
+	return length
+}
+
+// broken is an answer that the contract rules out.
+func broken(why string) *problem {
+	return &problem{exitRPC, "the answer of fetchgate is not whole", why, "try again; if it goes on, see whether something between you and the service cuts streams"}
+}

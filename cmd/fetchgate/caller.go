@@ -1,0 +1,180 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// defaultAddress is where a service listens that was told nothing else.
+const defaultAddress = "127.0.0.1:7801"
+
+// dialTimeout is for one connection to the service.
+const dialTimeout = 5 * time.Second
+
+// maxMessage bounds text of a server or an upstream on the terminal, in bytes.
+const maxMessage = 1024
+
+// connection is a service as its caller sees it.
+type connection struct {
+	fetchgatev1.FetchServiceClient
+	conn    *grpc.ClientConn
+	address string
+
+	mu     sync.Mutex
+	dialed error // of the last dial
+}
+
+// dial returns a connection to the service at address, HOST:PORT. It is made
+// with the first RPC.
+func dial(address string) (*connection, error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, errors.New("it is not HOST:PORT")
+	}
+	c := &connection{address: address}
+	// Passthrough leaves names to the dialer, whose errors say more than
+	// those of gRPC.
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(c.dial))
+	if err != nil {
+		return nil, err
+	}
+	c.conn, c.FetchServiceClient = conn, fetchgatev1.NewFetchServiceClient(conn)
+	return c, nil
+}
+
+func (c *connection) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dialed = err
+	return conn, err
+}
+
+func (c *connection) Close() error { return c.conn.Close() }
+
+// problem says what an RPC error means for its caller. ctx is that of the RPC.
+func (c *connection) problem(ctx context.Context, err error, name program) *problem {
+	s := status.Convert(err)
+	reason, rule := errorInfo(s)
+	message := fetch.Escape([]byte(s.Message()), maxMessage)
+	switch {
+	case ctx.Err() == context.Canceled:
+		return &problem{code: exitInterrupted, what: "interrupted"}
+	case s.Code() == codes.Unavailable && reason == "":
+		return c.unreachable(message, name)
+	case s.Code() == codes.PermissionDenied:
+		what := "denied by policy: " + reason
+		if rule != "" {
+			what += ", rule " + rule
+		}
+		why, hint, _ := strings.Cut(message, "; ") // as policy words its denials
+		return &problem{exitDenied, what, why, cmp.Or(hint, "ask the owner of the policy")}
+	}
+	what := "the fetch was not carried out: " + s.Code().String()
+	if reason != "" {
+		what += ", " + reason
+	}
+	return &problem{exitRPC, what, message, nextOf(s)}
+}
+
+// unreachable tells a service that is not there from one that went away.
+func (c *connection) unreachable(message string, name program) *problem {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dialed == nil {
+		return &problem{exitRPC, "the connection to fetchgate at " + c.address + " broke", message,
+			"see whether the service still runs, and send the request again if it may be sent twice"}
+	}
+	why := c.dialed.Error()
+	var number syscall.Errno
+	if errors.As(c.dialed, &number) {
+		why = number.Error()
+	}
+	return &problem{exitRPC, "cannot reach fetchgate at " + c.address, why,
+		fmt.Sprintf("start it with: make run (or %s serve), or name another with --address", name)}
+}
+
+// errorInfo returns the reason and the rule of an error of fetchgate; empty for
+// an error that gRPC made.
+func errorInfo(s *status.Status) (reason, rule string) {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "fetchgate" {
+			return fetch.Escape([]byte(info.GetReason()), maxMessage), fetch.Escape([]byte(info.GetMetadata()["rule"]), maxMessage)
+		}
+	}
+	return "", ""
+}
+
+// nextOf is what the contract tells a caller to do about an RPC error.
+func nextOf(s *status.Status) string {
+	for _, detail := range s.Details() {
+		if retry, ok := detail.(*errdetails.RetryInfo); ok {
+			return fmt.Sprintf("wait %s and try again", formatDuration(retry.GetRetryDelay().AsDuration()))
+		}
+	}
+	switch s.Code() {
+	case codes.InvalidArgument:
+		return "mend the part of the request that is named above"
+	case codes.Unauthenticated:
+		return "ask the service's operator how callers prove who they are"
+	case codes.ResourceExhausted:
+		return "wait a little and try again"
+	case codes.Unavailable:
+		return "try again, or ask another replica with --address"
+	case codes.DeadlineExceeded:
+		return "give it more time with --timeout"
+	case codes.Unimplemented:
+		return "ask a service that offers it: this one may be older"
+	}
+	return "report it as a bug of fetchgate, with what was asked"
+}
+
+// failed says what a failure means for the caller.
+func failed(f *fetchgatev1.Failure) *problem {
+	word := strings.TrimPrefix(f.GetReason().String(), "FAILURE_REASON_")
+	p := &problem{
+		code: exitFailed,
+		what: fmt.Sprintf("no usable response: %s (blame %s, stage %s, request sent: %s)", word,
+			enumWord(f.GetBlame().String(), "BLAME_"), enumWord(f.GetStage().String(), "STAGE_"),
+			enumWord(f.GetRequestSent().String(), "REQUEST_SENT_")),
+		why:  fetch.Escape([]byte(f.GetMessage()), maxMessage),
+		next: "see what was done with --report",
+	}
+	if f.GetBlame() == fetchgatev1.Blame_BLAME_POLICY {
+		p.code, p.what = exitDenied, "denied by policy on the way: "+word
+	}
+	reason := fetch.Reason(word)
+	if entry := reason.Entry(); entry.Reason == reason { // else it is newer than this command
+		p.next = entry.Next
+	}
+	if f.GetReason() == fetchgatev1.FailureReason_FAILURE_REASON_RESPONSE_TOO_LARGE {
+		p.next = "add --stream or -o FILE"
+	}
+	return p
+}
+
+// enumWord is a value of the contract as people say it.
+func enumWord(name, prefix string) string {
+	word := strings.TrimPrefix(name, prefix)
+	if word == "UNSPECIFIED" {
+		return "not known"
+	}
+	return strings.ToLower(strings.ReplaceAll(word, "_", " "))
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/fetchgate/fetchgate/service"
+	"github.com/fetchgate/fetchgate/service/config"
+)
+
+type checkCommand struct {
+	File string `arg:"" help:"The configuration file."`
+}
+
+// Help is the end of the command's help.
+func (checkCommand) Help() string {
+	return "Exit codes: 0 it can be served; 1 it has mistakes, each printed with its place; 2 it cannot be read."
+}
+
+// Run prints what serve would say about the file.
+func (c *checkCommand) Run(s streams) error {
+	if err := readable(c.File); err != nil {
+		return &problem{exitUsage, "cannot check " + c.File, err.Error(), "name a file that can be read"}
+	}
+	loaded, err := config.Load(c.File)
+	if err == nil {
+		err = errors.Join(compiles(loaded), loaded.CheckListen(loaded.GRPCAddress()))
+	}
+	if err != nil {
+		fmt.Fprintln(s.out, err)
+		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}
+	}
+	_, err = fmt.Fprintf(s.out, "%s: ok (%s, %s)\n", c.File,
+		count(int32(len(loaded.Config.GetRules())), "rule"), count(int32(len(loaded.Config.GetCallers())), "caller"))
+	return err
+}
+
+// readable tells a file that is not there from one with mistakes. It reads
+// nothing: what a pipe holds can be read once.
+func readable(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if about, err := file.Stat(); err == nil && about.IsDir() {
+		return errors.New("it is a directory")
+	}
+	return nil
+}
+
+func compiles(c *config.Loaded) error {
+	_, err := service.CompilePolicy(c, nil)
+	return err
+}

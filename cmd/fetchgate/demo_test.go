@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+)
+
+// demoHere runs the demo with a smaller stream.
+func demoHere(ctx context.Context, broken string) result {
+	var out, err lockedBuffer
+	s := streams{strings.NewReader(""), &out, &err}
+	code := tell(s.err, runDemo(ctx, s, "bin/fetchgate", demoOptions{broken: broken, streamBytes: 8 << 20}))
+	return result{code, out.String(), err.String()}
+}
+
+func TestDemo(t *testing.T) {
+	r := demoHere(t.Context(), "")
+	r.wantCode(t, exitOK)
+	if strings.Contains(r.out, "✗") || !strings.Contains(r.out, "next: bin/fetchgate serve\n") {
+		t.Errorf("the demo prints\n%s\n%s", r.out, r.err)
+	}
+	for _, step := range demoSteps {
+		if !strings.Contains(r.out, " "+step.name+": ") {
+			t.Errorf("the step %s is not shown:\n%s", step.name, r.out)
+		}
+	}
+}
+
+// TestDemoBreaks: each step can fail, and then it alone does.
+func TestDemoBreaks(t *testing.T) {
+	names := strings.Split(stepNames, ",")
+	if len(names) != len(demoSteps) {
+		t.Errorf("the command line offers %d steps of %d", len(names), len(demoSteps))
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			r := demoHere(t.Context(), name)
+			r.wantCode(t, exitFailed)
+			if !strings.HasPrefix(r.err, "fetchgate: the demo does not show what it should: "+name+"\n") {
+				t.Errorf("stderr:\n%s", r.err)
+			}
+			for section := range strings.SplitSeq(r.out, "\n\n") {
+				if _, after, found := strings.Cut(section, ". "); found {
+					step, _, _ := strings.Cut(after, ":")
+					if strings.Contains(section, "✗") != (step == name) {
+						t.Errorf("broken is %s, and %s shows\n%s", name, step, section)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestDemoInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	demoHere(ctx, "").wantCode(t, exitInterrupted)
+}
+
+// TestDemoWhole runs the demo as users do.
+func TestDemoWhole(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it streams 256 MiB")
+	}
+	r := runHere(t.Context(), "", "demo")
+	r.wantCode(t, exitOK)
+	if !strings.Contains(r.out, "256 MiB arrived") {
+		t.Errorf("the demo prints\n%s", r.out)
+	}
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+)
+
+// canned is a service whose answers a test gives, to see what the command makes
+// of answers that a real one rarely or never gives.
+type canned struct {
+	fetchgatev1.UnimplementedFetchServiceServer
+	answer func(context.Context) (*fetchgatev1.FetchResponse, error)
+	stream func(grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error
+
+	mu    sync.Mutex
+	asked []*fetchgatev1.FetchRequest
+}
+
+func (c *canned) Fetch(ctx context.Context, r *fetchgatev1.FetchRequest) (*fetchgatev1.FetchResponse, error) {
+	c.keep(r)
+	return c.answer(ctx)
+}
+
+func (c *canned) StreamFetch(r *fetchgatev1.StreamFetchRequest, s grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error {
+	c.keep(&fetchgatev1.FetchRequest{Request: r.GetRequest(), Options: r.GetOptions()})
+	return c.stream(s)
+}
+
+func (c *canned) keep(r *fetchgatev1.FetchRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, r)
+}
+
+// start serves until the test ends and returns the address.
+func (c *canned) start(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	fetchgatev1.RegisterFetchServiceServer(server, c)
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := server.Serve(listener); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		server.Stop()
+		running.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// get asks a service that gives one answer.
+func get(t *testing.T, answer *fetchgatev1.FetchResponse, err error, args ...string) result {
+	t.Helper()
+	c := &canned{answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return answer, err }}
+	return runHere(t.Context(), "", append([]string{"get", "--address", c.start(t), "http://example.com/"}, args...)...)
+}
+
+// getStream asks a service that streams events and then ends with err.
+func getStream(t *testing.T, events []*fetchgatev1.StreamFetchResponse, err error, args ...string) result {
+	t.Helper()
+	c := &canned{stream: func(s grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error {
+		for _, event := range events {
+			if err := s.Send(event); err != nil {
+				return err
+			}
+		}
+		return err
+	}}
+	return runHere(t.Context(), "", append([]string{"get", "--address", c.start(t), "http://example.com/big.iso"}, args...)...)
+}
+
+func responded(status int32, body string) *fetchgatev1.FetchResponse {
+	return &fetchgatev1.FetchResponse{Outcome: &fetchgatev1.FetchResponse_Response{Response: &fetchgatev1.HttpResponse{
+		Head: &fetchgatev1.HttpHead{Protocol: "HTTP/1.1", Status: status}, Body: []byte(body),
+	}}}
+}
+
+func failedWith(f *fetchgatev1.Failure) *fetchgatev1.FetchResponse {
+	return &fetchgatev1.FetchResponse{Outcome: &fetchgatev1.FetchResponse_Failure{Failure: f}}
+}
+
+func refusedWith(code codes.Code, message string, details ...protoadapt.MessageV1) error {
+	s, err := status.New(code, message).WithDetails(details...)
+	if err != nil {
+		panic(err)
+	}
+	return s.Err()
+}
+
+func headEvent(status int32, fields ...*fetchgatev1.HeaderField) *fetchgatev1.StreamFetchResponse {
+	return &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Head{
+		Head: &fetchgatev1.HttpHead{Protocol: "HTTP/1.1", Status: status, Headers: fields},
+	}}
+}
+
+func dataEvent(offset int64, data string) *fetchgatev1.StreamFetchResponse {
+	return &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Data{
+		Data: &fetchgatev1.Data{OffsetBytes: offset, Data: []byte(data)},
+	}}
+}
+
+func summaryEvent(f *fetchgatev1.Failure) *fetchgatev1.StreamFetchResponse {
+	return &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{
+		Summary: &fetchgatev1.StreamSummary{Failure: f},
+	}}
+}
+
+func TestGetWritesRawBytes(t *testing.T) {
+	body := "a\x00\x1b[31m\xff\r\n"
+	r := get(t, responded(200, body), nil)
+	r.wantCode(t, exitOK)
+	if r.out != body || r.err != "" {
+		t.Errorf("stdout %q, stderr %q", r.out, r.err)
+	}
+}
+
+func TestGetRequest(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(file, []byte("line\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	form := &fetchgatev1.HeaderField{Name: "Content-Type", Value: []byte("application/x-www-form-urlencoded")}
+	raw := func(text string) *fetchgatev1.Body {
+		return &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{Raw: []byte(text)}}
+	}
+	for _, c := range []struct {
+		args []string
+		want *fetchgatev1.HttpRequest
+		opts *fetchgatev1.FetchOptions
+	}{
+		{nil, &fetchgatev1.HttpRequest{}, nil},
+		{[]string{"-X", "DELETE"}, &fetchgatev1.HttpRequest{Method: "DELETE"}, nil},
+		{[]string{"-H", "Accept: a, b", "-H", "X-Latin: \xe9", "-H", "X-Empty:"}, &fetchgatev1.HttpRequest{Headers: []*fetchgatev1.HeaderField{
+			{Name: "Accept", Value: []byte("a, b")}, {Name: "X-Latin", Value: []byte("\xe9")}, {Name: "X-Empty"}}}, nil},
+		{[]string{"-d", "a=1,2", "-d", "b=3"}, &fetchgatev1.HttpRequest{Method: "POST", Body: raw("a=1,2&b=3"), Headers: []*fetchgatev1.HeaderField{form}}, nil},
+		{[]string{"-d", "@" + file}, &fetchgatev1.HttpRequest{Method: "POST", Body: raw("line\r\n"), Headers: []*fetchgatev1.HeaderField{form}}, nil},
+		{[]string{"-d", "@-", "-X", "PUT", "-H", "content-type: text/plain"}, &fetchgatev1.HttpRequest{Method: "PUT", Body: raw("from stdin"),
+			Headers: []*fetchgatev1.HeaderField{{Name: "content-type", Value: []byte("text/plain")}}}, nil},
+		{[]string{"--json", "{}"}, &fetchgatev1.HttpRequest{Method: "POST", Body: &fetchgatev1.Body{Kind: &fetchgatev1.Body_Json{Json: []byte("{}")}}}, nil},
+		{[]string{"--timeout", "1500ms", "--report"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Timeouts: &fetchgatev1.Timeouts{Total: &durationpb.Duration{Seconds: 1, Nanos: 5e8}},
+			Report:   fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum(),
+		}},
+	} {
+		service := &canned{answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return responded(200, ""), nil }}
+		r := runHere(t.Context(), "from stdin", append([]string{"get", "--address", service.start(t), "http://example.com/?q=1"}, c.args...)...)
+		r.wantCode(t, exitOK)
+		c.want.Url = "http://example.com/?q=1"
+		if c.opts == nil {
+			c.opts = &fetchgatev1.FetchOptions{}
+		}
+		want := &fetchgatev1.FetchRequest{Request: c.want, Options: c.opts}
+		if len(service.asked) != 1 || !proto.Equal(service.asked[0], want) {
+			t.Errorf("%q asks for\n%v\nwant\n%v", c.args, service.asked, want)
+		}
+	}
+}
+
+func TestGetExitCodes(t *testing.T) {
+	connectRefused := &fetchgatev1.Failure{Reason: fetchgatev1.FailureReason_FAILURE_REASON_CONNECT_REFUSED,
+		Blame: fetchgatev1.Blame_BLAME_NETWORK, Stage: fetchgatev1.Stage_STAGE_CONNECT, Message: "192.0.2.1:80 refuses connections"}
+	for name, c := range map[string]struct {
+		answer *fetchgatev1.FetchResponse
+		err    error
+		args   []string
+		code   int
+		says   string
+	}{
+		"response":       {answer: responded(200, ""), code: exitOK},
+		"status 404":     {answer: responded(404, ""), code: exitOK},
+		"failed status":  {answer: responded(404, "page"), args: []string{"--fail"}, code: exitStatus, says: "the upstream answered 404"},
+		"failed allowed": {answer: responded(399, ""), args: []string{"-f"}, code: exitOK},
+		"failure":        {answer: failedWith(connectRefused), code: exitFailed, says: "CONNECT_REFUSED (blame network, stage connect"},
+		"failure says next": {answer: failedWith(connectRefused), code: exitFailed,
+			says: "next: Check the port, and that the upstream is running."},
+		"unknown failure": {answer: failedWith(&fetchgatev1.Failure{Reason: 9999, Blame: fetchgatev1.Blame_BLAME_UPSTREAM}), code: exitFailed, says: "blame upstream"},
+		"too large": {answer: failedWith(&fetchgatev1.Failure{Reason: fetchgatev1.FailureReason_FAILURE_REASON_RESPONSE_TOO_LARGE}),
+			code: exitFailed, says: "next: add --stream or -o FILE"},
+		"denied on the way": {answer: failedWith(&fetchgatev1.Failure{Reason: fetchgatev1.FailureReason_FAILURE_REASON_REDIRECT_DENIED,
+			Blame: fetchgatev1.Blame_BLAME_POLICY}), code: exitDenied, says: "denied by policy on the way: REDIRECT_DENIED"},
+		"denied": {err: refusedWith(codes.PermissionDenied, "no rule allows it; ask team-edge", &errdetails.ErrorInfo{
+			Domain: "fetchgate", Reason: "DESTINATION_DENIED", Metadata: map[string]string{"rule": "default-deny"}}),
+			code: exitDenied, says: "denied by policy: DESTINATION_DENIED, rule default-deny\n  no rule allows it\n  next: ask team-edge\n"},
+		"invalid": {err: refusedWith(codes.InvalidArgument, "request.url: no scheme", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "INVALID_URL"}),
+			code: exitRPC, says: "request.url: no scheme"},
+		"over quota": {err: refusedWith(codes.ResourceExhausted, "quota", &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 3}}),
+			code: exitRPC, says: "next: wait 3s"},
+		"draining": {err: refusedWith(codes.Unavailable, "draining", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "DRAINING"}),
+			code: exitRPC, says: "another replica"},
+		"neither": {answer: &fetchgatev1.FetchResponse{}, code: exitRPC, says: "neither"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := get(t, c.answer, c.err, c.args...)
+			r.wantCode(t, c.code)
+			if !strings.Contains(r.err, c.says) || r.out != "" {
+				t.Errorf("stdout %q, want none; stderr, want %q:\n%s", r.out, c.says, r.err)
+			}
+		})
+	}
+}
+
+func TestGetWithoutService(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	r := runHere(t.Context(), "", "get", "--address", address, "http://example.com/")
+	r.wantCode(t, exitRPC)
+	want := "fetchgate: cannot reach fetchgate at " + address + "\n  connection refused\n  next: start it with: make run"
+	if !strings.HasPrefix(r.err, want) {
+		t.Errorf("it says\n%swant\n%s", r.err, want)
+	}
+}
+
+// TestGetTimeout: a service that does not answer is not waited for.
+func TestGetTimeout(t *testing.T) {
+	service := &canned{answer: func(ctx context.Context) (*fetchgatev1.FetchResponse, error) {
+		if _, ok := ctx.Deadline(); !ok {
+			return nil, errors.New("the RPC has no deadline")
+		}
+		return nil, refusedWith(codes.DeadlineExceeded, "too late")
+	}}
+	r := runHere(t.Context(), "", "get", "--address", service.start(t), "--timeout", "1s", "http://example.com/")
+	r.wantCode(t, exitRPC)
+	if !strings.Contains(r.err, "next: give it more time with --timeout") {
+		t.Error(r.err)
+	}
+}
+
+func TestGetInterrupted(t *testing.T) {
+	asked := make(chan struct{})
+	service := &canned{answer: func(ctx context.Context) (*fetchgatev1.FetchResponse, error) {
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	c := process(t, "get", "--address", service.start(t), "http://example.com/")
+	var stderr lockedBuffer
+	c.Stderr = &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	if err := c.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait()
+	if c.ProcessState.ExitCode() != exitInterrupted || stderr.String() != "fetchgate: interrupted\n" {
+		t.Errorf("exit code %d, stderr %q", c.ProcessState.ExitCode(), stderr.String())
+	}
+}
+
+func TestGetOutputFails(t *testing.T) {
+	service := &canned{answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return responded(200, "body"), nil }}
+	var stderr lockedBuffer
+	code := run(t.Context(), []string{"fetchgate", "get", "--address", service.start(t), "http://example.com/"},
+		streams{strings.NewReader(""), fullDisk{}, &stderr})
+	result{code: code, err: stderr.String()}.wantCode(t, exitOutput)
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }

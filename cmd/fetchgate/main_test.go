@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// asCommand makes the test binary be the command, so that tests can send it
+// signals.
+const asCommand = "FETCHGATE_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// process is the command as a process of its own.
+func process(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self, args...)
+	c.Env = append(os.Environ(), asCommand+"=1")
+	return c
+}
+
+// result is what a command line did.
+type result struct {
+	code     int
+	out, err string
+}
+
+// runHere carries out a command line in this process.
+func runHere(ctx context.Context, stdin string, args ...string) result {
+	var out, err lockedBuffer
+	code := run(ctx, append([]string{"bin/fetchgate"}, args...), streams{strings.NewReader(stdin), &out, &err})
+	return result{code, out.String(), err.String()}
+}
+
+// lockedBuffer is a buffer that a service may log to while a test reads it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// wantCode fails the test unless the code is the one expected and, for a
+// problem, standard error says so in one to three lines.
+func (r result) wantCode(t *testing.T, code int) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("exit code %d, want %d\nstdout: %q\nstderr: %s", r.code, code, r.out, r.err)
+	}
+	n := strings.Count(r.err, "\n")
+	if code != exitOK && (n < 1 || n > 3 || !strings.HasPrefix(r.err, "fetchgate: ")) {
+		t.Errorf("a problem in %d lines, want 1 to 3 that begin with the command's name:\n%s", n, r.err)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	r := runHere(t.Context(), "", "version")
+	r.wantCode(t, exitOK)
+	if !strings.HasPrefix(r.out, "fetchgate dev go1.") || strings.Count(r.out, "\n") != 1 {
+		t.Errorf("version prints %q", r.out)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"get", "--help"}, {"demo", "--help"}} {
+		r := runHere(t.Context(), "", args...)
+		r.wantCode(t, exitOK)
+		if !strings.Contains(r.out, "Usage: fetchgate") || r.err != "" {
+			t.Errorf("%q prints %q and %q", args, r.out, r.err)
+		}
+	}
+}
+
+// TestUsage: what cannot be meant is refused before anything is sent.
+func TestUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{nil, "--help"},
+		{[]string{"gte"}, `did you mean "get"?`},
+		{[]string{"get", "--reprot", "http://example.com/"}, `did you mean "--report"?`},
+		{[]string{"get"}, "<url>"},
+		{[]string{"get", "-d", "a", "--json", "{}", "http://example.com/"}, "can't be used together"},
+		{[]string{"get", "--timeout", "0s", "http://example.com/"}, "--timeout must be more than 0"},
+		{[]string{"get", "--timeout", "soon", "http://example.com/"}, "--timeout"},
+		{[]string{"get", "-H", "NoColon", "http://example.com/"}, "Name: value"},
+		{[]string{"get", "-d", "@/does/not/exist", "http://example.com/"}, "no such file"},
+		{[]string{"get", "--address", "nowhere", "http://example.com/"}, "HOST:PORT"},
+		{[]string{"get", "http://example.com/\xff"}, "UTF-8"},
+		{[]string{"get", "-o", os.TempDir(), "http://example.com/"}, "directory"},
+		{[]string{"demo", "--break", "everything"}, "--break"},
+	} {
+		r := runHere(t.Context(), "", c.args...)
+		r.wantCode(t, exitUsage)
+		if !strings.Contains(r.err, c.says) || !strings.Contains(r.err, "next: ") {
+			t.Errorf("%q says\n%swant %q and what to do next", c.args, r.err, c.says)
+		}
+	}
+}
+
+// TestBodyTooLarge: a body that cannot be sent is not read to its end.
+func TestBodyTooLarge(t *testing.T) {
+	var out, err bytes.Buffer
+	endless := io.MultiReader(strings.NewReader(strings.Repeat("x", maxRequestBody+1)), failingReader{t})
+	code := run(t.Context(), []string{"fetchgate", "get", "-d", "@-", "http://example.com/"}, streams{endless, &out, &err})
+	if code != exitUsage || !strings.Contains(err.String(), "3.0 MiB") {
+		t.Errorf("exit code %d: %s", code, err.String())
+	}
+}
+
+// failingReader fails the test that reads it.
+type failingReader struct{ t *testing.T }
+
+func (f failingReader) Read([]byte) (int, error) {
+	f.t.Error("more was read than can be sent")
+	return 0, io.EOF
+}

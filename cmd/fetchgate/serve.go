@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/fetchgate/fetchgate/service"
+	"github.com/fetchgate/fetchgate/service/config"
+)
+
+// maxRulesShown is how many rules the first screen has room for.
+const maxRulesShown = 5
+
+type serveCommand struct {
+	Config      string `placeholder:"FILE" help:"The configuration. Without one: public addresses only, listeners on loopback."`
+	GRPCAddress string `name:"grpc-address" placeholder:"HOST:PORT" help:"Where to serve gRPC, instead of what the configuration says (default ${defaultAddress})."`
+	HTTPAddress string `name:"http-address" placeholder:"HOST:PORT" help:"Where to serve health and metrics, instead of what the configuration says (default 127.0.0.1:7802)."`
+}
+
+// Help is the end of the command's help.
+func (serveCommand) Help() string {
+	return "SIGTERM or Ctrl-C lets fetches in flight end within the grace of the configuration; a second one ends at once."
+}
+
+// Run serves until ctx ends and what is in flight has drained.
+func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
+	loaded := config.Default()
+	if c.Config != "" {
+		var err error
+		if loaded, err = config.Load(c.Config); err != nil {
+			return c.cannotStart(err, name)
+		}
+	}
+	served, err := service.New(service.Options{
+		Config:      loaded,
+		GRPCAddress: c.GRPCAddress,
+		HTTPAddress: c.HTTPAddress,
+		Version:     version,
+		Log:         newLog(s.err, loaded),
+	})
+	if err != nil {
+		return c.cannotStart(err, name)
+	}
+	firstScreen(s.err, served, loaded, name)
+	if err := served.Serve(ctx); err != nil {
+		return &problem{exitFailed, "the service ended", err.Error(), "read its log above"}
+	}
+	return nil
+}
+
+// cannotStart says why in one line. Where there is more than one reason,
+// `fetchgate check` says all of them.
+func (c *serveCommand) cannotStart(err error, name program) error {
+	why, rest, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
+	p := &problem{code: exitUsage, what: "cannot start"}
+	p.why, p.next, _ = strings.Cut(why, "; ") // our errors say what is wrong; what to do
+	if rest != "" {
+		p.why += fmt.Sprintf(" (and %d more)", strings.Count(rest, "\n")+1)
+		p.next = ""
+	}
+	if c.Config != "" && p.next == "" {
+		p.next = fmt.Sprintf("%s check %s", name, c.Config)
+	}
+	return p
+}
+
+// firstScreen tells an operator what has started and what to type next.
+func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, name program) {
+	fmt.Fprintf(w, "fetchgate %s\n", version)
+	fmt.Fprintf(w, "  gRPC     %s\n", served.GRPCAddress())
+	fmt.Fprintf(w, "  HTTP     http://%s/healthz, /readyz, /metrics\n", served.HTTPAddress())
+	fmt.Fprintf(w, "  config   %s\n", loaded.Source)
+	rules := served.Rules()
+	for i, rule := range rules[:min(len(rules), maxRulesShown)] {
+		label := "rules"
+		if i > 0 {
+			label = ""
+		}
+		fmt.Fprintf(w, "  %-8s %s\n", label, rule)
+	}
+	if more := len(rules) - maxRulesShown; more > 0 {
+		fmt.Fprintf(w, "           and %d more\n", more)
+	}
+	for _, setting := range loaded.Dangerous() {
+		fmt.Fprintf(w, "  DANGER   %s (%s)\n", setting, loaded.Locate(setting))
+	}
+	fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), name))
+}
+
+// nextGet is a command line that fetches through the service at address.
+func nextGet(address string, name program) string {
+	line := fmt.Sprintf("%s get https://example.com/", name)
+	if address = reachable(address); address != defaultAddress {
+		line = fmt.Sprintf("%s get --address %s https://example.com/", name, address)
+	}
+	return line
+}
+
+// reachable is where to connect to what listens on address: every address of
+// the machine includes loopback.
+func reachable(address string) string {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !a.Addr().IsUnspecified() {
+		return address
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(a.Port()))
+}
+
+// newLog is the log that the configuration asks for.
+func newLog(w io.Writer, c *config.Loaded) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel()}
+	if c.LogJSON() {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

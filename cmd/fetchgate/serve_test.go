@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fetchgate/fetchgate/service/fetchtest"
+)
+
+// served is a serve command that runs in this process.
+type served struct {
+	address string
+	screen  string // up to the line that says what to type next
+	stop    func() result
+}
+
+// serve runs the command until the test ends, or stop, which returns what it
+// did, is called.
+func serve(t *testing.T, args ...string) served {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	reader, writer := io.Pipe()
+	var running sync.WaitGroup
+	var out lockedBuffer
+	var r result
+	running.Go(func() {
+		defer writer.Close()
+		args := append([]string{"bin/fetchgate", "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"}, args...)
+		r.code = run(ctx, args, streams{strings.NewReader(""), &out, writer})
+	})
+	s := served{}
+	lines := bufio.NewScanner(reader)
+	for lines.Scan() {
+		s.screen += lines.Text() + "\n"
+		if strings.HasPrefix(lines.Text(), "next: ") {
+			break
+		}
+	}
+	var rest strings.Builder
+	running.Go(func() { _, _ = io.Copy(&rest, reader) })
+	s.stop = sync.OnceValue(func() result {
+		cancel()
+		running.Wait()
+		r.out, r.err = out.String(), rest.String()
+		return r
+	})
+	t.Cleanup(func() { s.stop() })
+	if found := regexp.MustCompile(`--address (\S+)`).FindStringSubmatch(s.screen); found != nil {
+		s.address = found[1]
+	} else {
+		t.Fatalf("the first screen names no address:\n%s", s.screen)
+	}
+	return s
+}
+
+// configure writes a configuration that opens the origins.
+func configure(t *testing.T, origins ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fetchgate.yaml")
+	text := fmt.Sprintf("rules:\n  - name: upstream\n    origins: [%q]\n    dangerous_allow_loopback: true\n", strings.Join(origins, `", "`))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestServeAndGet: every exit code of get that a real service and a real
+// upstream can bring about.
+func TestServeAndGet(t *testing.T) {
+	big := strings.Repeat("0123456789abcdef", 4<<20/16)
+	upstream := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(r *fetchtest.Recorded) fetchtest.Step {
+		switch r.Target {
+		case "/missing":
+			return fetchtest.Answer(404, "no such page")
+		case "/big":
+			return fetchtest.Answer(200, big)
+		case "/hostile":
+			return fetchtest.Write("HTTP/1.1 200 Tr\xe8s bien\r\nX-Hostile: \xff\r\nContent-Length: 0\r\n\r\n")
+		case "/short":
+			return fetchtest.Steps(fetchtest.Write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), fetchtest.HalfClose())
+		}
+		return fetchtest.Answer(200, "hello\n")
+	}})
+	path := filepath.Join(t.TempDir(), "big")
+	s := serve(t, "--config", configure(t, upstream.URL("")))
+	for _, c := range []struct {
+		path string
+		args []string
+		code int
+		out  string
+		says string
+	}{
+		{"/", nil, exitOK, "hello\n", ""},
+		{"/", []string{"--stream"}, exitOK, "hello\n", ""},
+		{"/", []string{"-d", "a=b", "--timeout", "5s"}, exitOK, "hello\n", ""},
+		{"/missing", nil, exitOK, "no such page", ""},
+		{"/missing", []string{"--fail"}, exitStatus, "", "404 Not Found"},
+		{"/missing", []string{"--fail", "--stream"}, exitStatus, "", "404 Not Found"},
+		{"/short", nil, exitFailed, "", "INCOMPLETE_BODY"},
+		{"/short", []string{"--stream"}, exitFailed, "half", "INCOMPLETE_BODY"},
+		{"/big", nil, exitFailed, "", "--stream or -o FILE"},
+		{"/big", []string{"-o", path}, exitOK, "", "saved big  4.0 MiB in "},
+		{"/", []string{"-H", "Host: elsewhere.example"}, exitRPC, "", "request.headers[0]"},
+	} {
+		r := runHere(t.Context(), "", append([]string{"get", "--address", s.address, upstream.URL(c.path)}, c.args...)...)
+		r.wantCode(t, c.code)
+		if r.out != c.out || !strings.Contains(r.err, c.says) {
+			t.Errorf("%s %q: stdout %.100q, want %q; stderr, want %q:\n%s", c.path, c.args, r.out, c.out, c.says, r.err)
+		}
+	}
+	if body, err := os.ReadFile(path); err != nil || string(body) != big {
+		t.Errorf("the file holds %d bytes: %v", len(body), err)
+	}
+	r := runHere(t.Context(), "", "get", "--address", s.address, "http://10.0.0.1/")
+	r.wantCode(t, exitDenied)
+
+	r = runHere(t.Context(), "", "get", "--address", s.address, "--report", upstream.URL("/hostile"))
+	wantPrintable(t, "get --report", r.err)
+	for _, says := range []string{`HTTP/1.1 200 Tr\xe8s bien`, `X-Hostile: \xff`, "report: 1 attempt, 1 hop", "rule upstream", "GET " + upstream.URL("/hostile"), "limits: total 30s"} {
+		if !strings.Contains(r.err, says) {
+			t.Errorf("the report does not say %q:\n%s", says, r.err)
+		}
+	}
+	if r := s.stop(); r.code != exitOK || r.out != "" {
+		t.Errorf("serve ends with %d, stdout %q", r.code, r.out)
+	}
+}
+
+func TestServeFirstScreen(t *testing.T) {
+	file := configure(t, "http://127.0.0.1:1")
+	var more strings.Builder
+	for i := range 6 {
+		fmt.Fprintf(&more, "  - {name: more-%d, origins: [\"https://more-%d.example\"]}\n", i, i)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(text, more.String()...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, "--config", file)
+	for _, says := range []string{
+		"fetchgate dev\n", "gRPC     127.0.0.1:", "HTTP     http://127.0.0.1:", "config   " + file,
+		"upstream", "more-3", "and 2 more", "DANGER   rules[0].dangerous_allow_loopback (" + file + ":4:5)",
+		"next: bin/fetchgate get --address 127.0.0.1:",
+	} {
+		if !strings.Contains(s.screen, says) {
+			t.Errorf("the first screen does not say %q:\n%s", says, s.screen)
+		}
+	}
+	if strings.Contains(s.screen, "more-4") || strings.Count(s.screen, "\n") > 20 {
+		t.Errorf("the first screen is too long:\n%s", s.screen)
+	}
+}
+
+func TestServeDefaultAllowsPublicOnly(t *testing.T) {
+	s := serve(t)
+	if !strings.Contains(s.screen, "public") || strings.Contains(s.screen, "DANGER") {
+		t.Errorf("the first screen:\n%s", s.screen)
+	}
+	runHere(t.Context(), "", "get", "--address", s.address, "http://127.0.0.1:1/").wantCode(t, exitDenied)
+}
+
+func TestServeCannotStart(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("rulez: []\nlogs: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--grpc-address", listener.Addr().String()}, "next: choose another address with --grpc-address"},
+		{[]string{"--grpc-address", "127.0.0.1:0", "--http-address", listener.Addr().String()}, "next: choose another address with --http-address"},
+		{[]string{"--grpc-address", "0.0.0.0:0"}, "callers"},
+		{[]string{"--config", bad}, bad + ":1:1: "},
+		{[]string{"--config", bad}, "next: bin/fetchgate check " + bad},
+		{[]string{"--config", "/does/not/exist"}, "no such file"},
+	} {
+		r := runHere(t.Context(), "", append([]string{"serve"}, c.args...)...)
+		r.wantCode(t, exitUsage)
+		if !strings.Contains(r.err, c.says) || !strings.Contains(r.err, "next: ") {
+			t.Errorf("%q says\n%swant %q and what to do next", c.args, r.err, c.says)
+		}
+	}
+}
+
+// startProcess runs serve as a process of its own and returns its address.
+func startProcess(t *testing.T, config string) (c *exec.Cmd, address string) {
+	t.Helper()
+	c = process(t, "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--config", config)
+	stderr, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill() })
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		if found := regexp.MustCompile(`^next: .* --address (\S+)`).FindStringSubmatch(lines.Text()); found != nil {
+			return c, found[1]
+		}
+	}
+	t.Fatal("the service did not start")
+	return nil, ""
+}
+
+// TestServeSignals: the first signal lets a fetch in flight end, the second
+// does not.
+func TestServeSignals(t *testing.T) {
+	for _, signals := range []int{1, 2} {
+		arrived, release := make(chan struct{}), make(chan struct{})
+		upstream := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(*fetchtest.Recorded) fetchtest.Step {
+			close(arrived)
+			return fetchtest.Steps(fetchtest.Pause(release), fetchtest.Answer(200, "late"))
+		}})
+		c, address := startProcess(t, configure(t, upstream.URL("")))
+		var fetching sync.WaitGroup
+		var got result
+		fetching.Go(func() { got = runHere(context.Background(), "", "get", "--address", address, upstream.URL("/")) })
+		<-arrived
+		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		awaitDraining(t, address)
+		if signals == 1 {
+			close(release)
+		}
+		err := wait(c, signals == 2)
+		fetching.Wait()
+		if signals == 1 && (err != nil || got.code != exitOK || got.out != "late") {
+			t.Errorf("one signal: serve ends with %v, get with %+v", err, got)
+		}
+		if signals == 2 && (c.ProcessState.Success() || got.code != exitRPC) {
+			t.Errorf("two signals: serve ends with %v, get with %+v", err, got)
+		}
+	}
+}
+
+// wait waits for the end of c. It sends signals meanwhile if there are to be
+// more: nobody outside can know whether the first has been dealt with.
+func wait(c *exec.Cmd, more bool) error {
+	ended := make(chan error)
+	go func() { ended <- c.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(10 * time.Millisecond):
+			if more {
+				_ = c.Process.Signal(syscall.SIGTERM)
+			}
+		}
+	}
+}
+
+// awaitDraining waits until the service takes no new connections.
+func awaitDraining(t *testing.T, address string) {
+	t.Helper()
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		conn.Close()
+		if t.Context().Err() != nil {
+			t.Fatal("the service does not drain")
+		}
+	}
+}
+
+func TestReachable(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:7801": "127.0.0.1:7801", "0.0.0.0:7801": "127.0.0.1:7801", "[::]:7801": "127.0.0.1:7801", "192.0.2.1:1": "192.0.2.1:1",
+	} {
+		if got := reachable(address); got != want {
+			t.Errorf("%s is reached at %s, want %s", address, got, want)
+		}
+	}
+	if got := nextGet("[::]:7801", "fetchgate"); got != "fetchgate get https://example.com/" {
+		t.Errorf("next: %s", got)
+	}
+}
