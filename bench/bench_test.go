@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+)
+
+func TestCompare(t *testing.T) {
+	if testing.Short() || runtime.GOOS != "linux" {
+		t.Skip("builds three programs and reads /proc of Linux")
+	}
+	dir := t.TempDir()
+	if err := build(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("a table", func(t *testing.T) { compareWritesTable(t, dir) })
+	t.Run("its limit", func(t *testing.T) {
+		s := settings{rounds: 1000, slice: time.Second, streamMiB: 1 << 20, limit: time.Second}
+		err := compare(t.Context(), s, dir, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "not done after 1s") {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+func compareWritesTable(t *testing.T, dir string) {
+	var out bytes.Buffer
+	s := settings{rounds: 1, slice: 300 * time.Millisecond, streamMiB: 64, limit: 30 * time.Second}
+	if err := compare(t.Context(), s, dir, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| case | unit | fetchgate | naive | ratio |", "CPU µs per fetch", "one stream of 64 MiB", "peak MiB resident"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in the table:\n%s", want, &out)
+		}
+	}
+	for _, never := range []string{"NaN", "Inf", "| 0.00"} {
+		if strings.Contains(out.String(), never) {
+			t.Errorf("%q in the table:\n%s", never, &out)
+		}
+	}
+}
+
+// liar answers with what the test gives it.
+type liar struct {
+	fetchgatev1.UnimplementedFetchServiceServer
+	answer *fetchgatev1.FetchResponse
+	events []*fetchgatev1.StreamFetchResponse
+}
+
+func (l *liar) Fetch(context.Context, *fetchgatev1.FetchRequest) (*fetchgatev1.FetchResponse, error) {
+	return l.answer, nil
+}
+
+func (l *liar) StreamFetch(_ *fetchgatev1.StreamFetchRequest, s grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error {
+	for _, event := range l.events {
+		if err := s.Send(event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// client returns a client of l on loopback.
+func (l *liar) client(t *testing.T) fetchgatev1.FetchServiceClient {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	fetchgatev1.RegisterFetchServiceServer(server, l)
+	var serving errgroup.Group
+	serving.Go(func() error { return server.Serve(listener) })
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		server.Stop()
+		serving.Wait()
+	})
+	return fetchgatev1.NewFetchServiceClient(conn)
+}
+
+// answered is an answer in the form of text.
+func answered[M proto.Message](t *testing.T, into M, text string) M {
+	t.Helper()
+	if err := prototext.Unmarshal([]byte(text), into); err != nil {
+		t.Fatal(err)
+	}
+	return into
+}
+
+func TestFetchOnceRefusesWrongAnswers(t *testing.T) {
+	l := new(liar)
+	client := l.client(t)
+	for text, right := range map[string]bool{
+		`response {head {status: 200} body: "\x00\x01\x02"}`: true,
+		`response {head {status: 503} body: "\x00\x01\x02"}`: false,
+		`response {head {status: 200} body: "\x00\x01"}`:     false,
+		`response {head {status: 200} body: "\x00\x02\x01"}`: false,
+		`failure {}`: false,
+		``:           false,
+	} {
+		l.answer = answered(t, new(fetchgatev1.FetchResponse), text)
+		if err := fetchOnce(t.Context(), client, "http://127.0.0.1/3", page[:3]); (err == nil) != right {
+			t.Errorf("%s: error %v", text, err)
+		}
+	}
+}
+
+func TestStreamOnceRefusesWrongAnswers(t *testing.T) {
+	const head, summary = "head {status: 200}", "summary {body_bytes: 3}"
+	const first, second = `data {data: "\x00\x01"}`, `data {offset_bytes: 2 data: "\x02"}`
+	l := new(liar)
+	client := l.client(t)
+	for _, c := range []struct {
+		what   string
+		right  bool
+		events []string
+	}{
+		{"whole", true, []string{head, first, second, summary}},
+		{"status", false, []string{"head {status: 503}", first, second, summary}},
+		{"no head", false, []string{first, second, summary}},
+		{"no summary", false, []string{head, first, second}},
+		{"short", false, []string{head, first, summary}},
+		{"repeated", false, []string{head, first, first, summary}},
+		{"offset", false, []string{head, first, `data {offset_bytes: 1 data: "\x02"}`, summary}},
+		{"content", false, []string{head, first, `data {offset_bytes: 2 data: "\x03"}`, summary}},
+		{"failure", false, []string{head, first, second, "summary {body_bytes: 3 failure {}}"}},
+	} {
+		l.events = nil
+		for _, text := range c.events {
+			l.events = append(l.events, answered(t, new(fetchgatev1.StreamFetchResponse), text))
+		}
+		if err := streamOnce(t.Context(), client, "http://127.0.0.1/3", 3); (err == nil) != c.right {
+			t.Errorf("%s: error %v", c.what, err)
+		}
+	}
+}
+
+func TestParseCPU(t *testing.T) {
+	for stat, want := range map[string]time.Duration{
+		"7 (fetchgate) S 1 7 7 0 -1 4194304 900 0 0 0 150 25 0 0 20": 1750 * time.Millisecond,
+		"7 (a) b) (c) R 1 7 7 0 -1 4194304 900 0 0 0 0 1 0 0 20":     10 * time.Millisecond,
+		"7 (cut) S 1 7": -1,
+		"7 (bad) S 1 7 7 0 -1 4194304 900 0 0 0 x 25 0 0 20": -1,
+		"": -1,
+	} {
+		got, err := parseCPU(stat)
+		if err != nil {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%q: %v, error %v; want %v", stat, got, err, want)
+		}
+	}
+}
+
+func FuzzParseCPU(f *testing.F) {
+	f.Add("7 (fetchgate) S 1 7 7 0 -1 4194304 900 0 0 0 150 25 0 0 20")
+	f.Add("7 (cut) S 1 7")
+	f.Fuzz(func(t *testing.T, stat string) {
+		if d, err := parseCPU(stat); err == nil && (d < 0 || d%tick != 0) {
+			t.Errorf("%q: %v", stat, d)
+		}
+	})
+}
