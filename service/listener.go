@@ -36,16 +36,24 @@ const (
 	maxConnectionAge     = 30 * time.Minute
 	maxConnectionGrace   = 24 * time.Hour // as long as the longest stream
 	minKeepaliveInterval = 30 * time.Second
+	// Goroutines that are kept for RPCs, whose stacks have grown already. When
+	// all are busy, an RPC gets one of its own.
+	streamWorkers = 64
 )
 
 func newGRPC(c *config.Loaded, m *metrics, log *slog.Logger) *grpc.Server {
 	who := caller.New(anonymousName(c))
 	authenticated := selector.MatchFunc(needsCaller)
+	// A line for each RPC is for debugging: what has gone wrong inside is logged
+	// where it happens.
+	verbose := selector.MatchFunc(func(ctx context.Context, _ interceptors.CallMeta) bool {
+		return log.Enabled(ctx, slog.LevelDebug)
+	})
 	panicked := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		log.ErrorContext(ctx, "panic in an RPC", "panic", p, "stack", string(debug.Stack()))
 		return status.Error(codes.Internal, "fetchgate failed in a way that it does not know; report it")
 	})
-	logged := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(rpcLevel)}
+	logged := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug })}
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(server.NewCodec()),
 		grpc.MaxConcurrentStreams(c.MaxConcurrentStreams()),
@@ -54,17 +62,18 @@ func newGRPC(c *config.Loaded, m *metrics, log *slog.Logger) *grpc.Server {
 		grpc.InitialWindowSize(streamWindowBytes),
 		grpc.InitialConnWindowSize(connectionWindow),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepaliveInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
 			m.rpcs.UnaryServerInterceptor(),
-			logging.UnaryServerInterceptor(logTo(log), logged...),
+			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logTo(log), logged...), verbose),
 			recovery.UnaryServerInterceptor(panicked),
 			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(who.Authenticate), authenticated),
 		),
 		grpc.ChainStreamInterceptor(
 			m.rpcs.StreamServerInterceptor(),
-			logging.StreamServerInterceptor(logTo(log), logged...),
+			selector.StreamServerInterceptor(logging.StreamServerInterceptor(logTo(log), logged...), verbose),
 			recovery.StreamServerInterceptor(panicked),
 			selector.StreamServerInterceptor(auth.StreamServerInterceptor(who.Authenticate), authenticated),
 		),
@@ -87,19 +96,6 @@ func anonymousName(c *config.Loaded) string {
 func needsCaller(_ context.Context, c interceptors.CallMeta) bool {
 	return c.Service == fetchgatev1.FetchService_ServiceDesc.ServiceName ||
 		c.Service == fetchgatev1.PolicyService_ServiceDesc.ServiceName
-}
-
-// rpcLevel keeps what works out of the log: a busy server answers thousands of
-// RPCs in a second.
-func rpcLevel(code codes.Code) logging.Level {
-	switch code {
-	case codes.Internal, codes.DataLoss, codes.Unknown:
-		return logging.LevelError
-	case codes.OK, codes.Canceled, codes.InvalidArgument, codes.PermissionDenied, codes.DeadlineExceeded,
-		codes.Unauthenticated, codes.ResourceExhausted, codes.Unavailable, codes.Unimplemented:
-		return logging.LevelDebug
-	}
-	return logging.LevelWarn
 }
 
 func logTo(log *slog.Logger) logging.Logger {

@@ -138,6 +138,7 @@ func (s *Service) build(o Options) error {
 		TLS:        fetch.TLSSettings{RootsID: rootsID, MinVersion: o.Config.MinTLSVersion()},
 		UserAgent:  "fetchgate/" + o.Version,
 		Generation: o.Config.Generation,
+		Log:        o.Log,
 	})
 	s.health = health.NewServer()
 	metrics := newMetrics(o.Version)

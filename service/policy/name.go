@@ -79,20 +79,22 @@ func kindOf(name string) nameKind {
 
 // judgeName denies a special name for which r, which names it, lacks the key.
 func (r *rule) judgeName(q question) *fetch.Denied {
-	denied := &fetch.Denied{
-		Reason: fetch.ReasonDestinationDenied,
-		Rule:   r.name,
-		Audit:  q.audit(fmt.Sprintf("rule %q names the host without the key that it needs", r.name)),
-	}
+	var message, hint string
 	switch {
 	case q.kind == metadataName:
-		denied.Message = q.origin.Host + " is the name of a cloud's metadata service, which policy denies"
-		denied.Hint = hintMetadata
+		message = q.origin.Host + " is the name of a cloud's metadata service, which policy denies"
+		hint = hintMetadata
 	case q.kind == loopbackName && !r.opened.loopback:
-		denied.Message = q.origin.Host + " is a name of the machine itself, which policy denies"
-		denied.Hint = fmt.Sprintf("Ask %s to set dangerous_allow_loopback in rule %q, if the upstream runs beside fetchgate.", r.whom(), r.name)
+		message = q.origin.Host + " is a name of the machine itself, which policy denies"
+		hint = fmt.Sprintf("Ask %s to set dangerous_allow_loopback in rule %q, if the upstream runs beside fetchgate.", r.whom(), r.name)
 	default:
 		return nil
 	}
-	return denied
+	return &fetch.Denied{
+		Reason:  fetch.ReasonDestinationDenied,
+		Rule:    r.name,
+		Message: message,
+		Hint:    hint,
+		Audit:   q.audit(fmt.Sprintf("rule %q names the host without the key that it needs", r.name)),
+	}
 }

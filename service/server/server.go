@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -24,17 +25,23 @@ type Options struct {
 	UserAgent string
 	// Generation is the number of the configuration.
 	Generation int64
+	// Log takes the causes of faults that are fetchgate's own; nil discards them.
+	Log *slog.Logger
 }
 
 // Server answers the RPCs of FetchService and PolicyService.
 type Server struct {
 	engine  *engine.Engine
 	planner planner
+	log     *slog.Logger
 }
 
 // New returns a server that carries out plans with e.
 func New(e *engine.Engine, o Options) *Server {
-	return &Server{engine: e, planner: planner{
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{engine: e, log: o.Log, planner: planner{
 		limits: o.Limits, tls: o.TLS, userAgent: o.UserAgent, generation: o.Generation,
 	}}
 }
@@ -100,8 +107,7 @@ func (s *Server) fetch(ctx context.Context, m *fetchgatev1.FetchRequest) (any, e
 	sink := &wholeSink{max: plan.Response.MaxBodyBytes}
 	report, err := s.engine.Run(ctx, plan, sink)
 	sink.response.Trailers = fieldMessages(report.Trailers)
-	var failure *fetch.Failure
-	if errors.As(err, &failure) {
+	if failure := s.failed(ctx, err); failure != nil {
 		return &fetchgatev1.FetchResponse{
 			Report:  reportMessage(report, true),
 			Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, sink.partial(), plan.Generation)},
@@ -109,7 +115,7 @@ func (s *Server) fetch(ctx context.Context, m *fetchgatev1.FetchRequest) (any, e
 	}
 	if err != nil {
 		sink.discard()
-		return nil, s.refused(err)
+		return nil, s.refused(ctx, err)
 	}
 	return &fetchReply{
 		FetchResponse: &fetchgatev1.FetchResponse{
@@ -132,11 +138,11 @@ func (s *Server) streamFetch(m *fetchgatev1.StreamFetchRequest, stream grpc.Serv
 	}
 	sink := newStreamSink(stream)
 	report, err := s.engine.Run(ctx, plan, sink)
-	var failure *fetch.Failure
+	failure := s.failed(ctx, err)
 	if sent := sink.close(); sent != nil {
-		return s.refused(sent)
-	} else if err != nil && !errors.As(err, &failure) {
-		return s.refused(err)
+		return s.refused(ctx, sent)
+	} else if err != nil && failure == nil {
+		return s.refused(ctx, err)
 	}
 	summary := &fetchgatev1.StreamSummary{
 		Report:    reportMessage(report, report.Full || failure != nil),
@@ -162,8 +168,21 @@ func (s *Server) plan(ctx context.Context, sh shape, request *fetchgatev1.HttpRe
 	return plan, nil
 }
 
+// failed returns the failure of a fetch that was carried out; nil if err is not
+// one.
+func (s *Server) failed(ctx context.Context, err error) *fetch.Failure {
+	var f *fetch.Failure
+	if !errors.As(err, &f) {
+		return nil
+	}
+	if f.Reason == fetch.ReasonInternalFault {
+		s.log.ErrorContext(ctx, "a fetch failed by fetchgate's own fault", "message", f.Message, "cause", f.Cause)
+	}
+	return f
+}
+
 // refused turns the error of a fetch that was not carried out into a status.
-func (s *Server) refused(err error) error {
+func (s *Server) refused(ctx context.Context, err error) error {
 	var d *fetch.Denied
 	switch {
 	case errors.As(err, &d):
@@ -176,5 +195,6 @@ func (s *Server) refused(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
+	s.log.ErrorContext(ctx, "a fetch ended in an error without a class", "err", err)
 	return &refusal{code: codes.Internal, reason: string(fetch.ReasonInternalFault), message: "fetchgate failed in a way that it does not know; report it"}
 }
