@@ -46,8 +46,8 @@ func fuzzDecoder(f *testing.F, coding string) {
 			t.Errorf("%d bytes became %d", len(coded), copied.BodyBytes)
 		}
 		if err != nil {
-			failed := fetch.AsFailure(err)
-			if failed.Reason != fetch.ReasonDecodeFailed && failed.Reason != fetch.ReasonDecodedTooLarge {
+			var failed *fetch.Failure
+			if !errors.As(err, &failed) || failed.Reason != fetch.ReasonDecodeFailed && failed.Reason != fetch.ReasonDecodedTooLarge {
 				t.Errorf("unexpected failure: %v", err)
 			}
 		}

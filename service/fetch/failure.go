@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"errors"
 	"fmt"
 	"time"
 )
@@ -56,8 +55,6 @@ type Failure struct {
 	Message string
 	// RetryAfter is how long to wait before the next try; 0 means not known.
 	RetryAfter time.Duration
-	// Head is what had arrived of a response, if anything.
-	Head *Head
 	// Cause is for the log; the caller does not see it.
 	Cause error
 
@@ -133,17 +130,4 @@ func (d *Denied) AsFailure() *Failure {
 	f := Fail(reason, d.Message, d)
 	f.Blame, f.Denial, f.Sent = BlamePolicy, d, SentNo
 	return f
-}
-
-// AsFailure finds the failure in err, or makes an INTERNAL_FAULT of it.
-func AsFailure(err error) *Failure {
-	var f *Failure
-	if errors.As(err, &f) {
-		return f
-	}
-	var d *Denied
-	if errors.As(err, &d) {
-		return d.AsFailure()
-	}
-	return Fail(ReasonInternalFault, "fetchgate failed in a way that it does not know", err)
 }

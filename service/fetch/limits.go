@@ -3,11 +3,10 @@ package fetch
 import "time"
 
 // Limits are the most that the server does, and what it does when a request
-// does not say. Every field is one row of docs/limits.md.
+// does not say. Every field is one row of docs/limits.md; MaxURLBytes and
+// MaxMethodBytes are two more.
 type Limits struct {
 	// Request.
-	MaxURLBytes           int
-	MaxMethodBytes        int
 	MaxRequestFields      int
 	MaxRequestFieldBytes  int
 	MaxRequestBodyBytes   int64 // unary
@@ -40,8 +39,6 @@ type Limits struct {
 // DefaultLimits returns the limits of a server whose configuration names none.
 func DefaultLimits() Limits {
 	return Limits{
-		MaxURLBytes:           16 << 10,
-		MaxMethodBytes:        32,
 		MaxRequestFields:      100,
 		MaxRequestFieldBytes:  64 << 10,
 		MaxRequestBodyBytes:   3 << 20,
