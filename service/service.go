@@ -223,7 +223,13 @@ func (s *Service) Rules() []string {
 // flight may go on for the configured grace.
 func (s *Service) Serve(ctx context.Context) error {
 	var running errgroup.Group
-	running.Go(func() error { return s.grpc.Serve(s.listeners.grpc) })
+	running.Go(func() error {
+		// A service that is stopped before it answers has nothing to drain.
+		if err := s.grpc.Serve(s.listeners.grpc); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
 	running.Go(func() error {
 		if err := s.http.Serve(s.listeners.http); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -16,7 +16,7 @@ import (
 
 func start(t *testing.T) fetchgatev1.FetchServiceClient {
 	t.Helper()
-	s, err := service.New(service.Options{GRPCAddress: "127.0.0.1:0"})
+	s, err := service.New(service.Options{GRPCAddress: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

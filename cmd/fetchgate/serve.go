@@ -36,12 +36,17 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 			return c.cannotStart(err, name)
 		}
 	}
+	log := newLog(s.err, loaded)
+	// net/http tells the standard logger what an upstream sent unasked. It goes
+	// where the rest goes, and only to who debugs.
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	slog.SetDefault(log)
 	served, err := service.New(service.Options{
 		Config:      loaded,
 		GRPCAddress: c.GRPCAddress,
 		HTTPAddress: c.HTTPAddress,
 		Version:     version,
-		Log:         newLog(s.err, loaded),
+		Log:         log,
 	})
 	if err != nil {
 		return c.cannotStart(err, name)

@@ -26,6 +26,9 @@ func (d *Dialer) resolve(ctx context.Context, host, name string, timeout time.Du
 	if literal, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{literal}, 0, nil
 	}
+	if isLocalhost(host) {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, 0, nil
+	}
 	lookup, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	start := time.Now()
@@ -41,6 +44,12 @@ func (d *Dialer) resolve(ctx context.Context, host, name string, timeout time.Du
 		return nil, took, resolveFailure(name, err)
 	}
 	return answer, took, nil
+}
+
+// isLocalhost tells whether host is localhost or below it: a name that is the
+// machine itself and is not looked up (RFC 6761 section 6.3).
+func isLocalhost(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // sound refuses an answer that no resolver should give.

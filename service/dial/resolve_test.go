@@ -116,3 +116,18 @@ func TestNothingIsDialedAfterTheContextEnded(t *testing.T) {
 	}
 	equal(t, "what was dialed", w.dialed, nil)
 }
+
+// TestLocalhostIsNotLookedUp: whatever DNS says of localhost, it is the machine
+// itself (RFC 6761 section 6.3), and is judged as that.
+func TestLocalhostIsNotLookedUp(t *testing.T) {
+	for _, host := range []string{"localhost", "app.localhost"} {
+		resolver := resolves("192.0.2.1")
+		var judged []netip.Addr
+		route := routeTo(func(a netip.Addr) bool { judged = append(judged, a); return true })
+		_, err := dial.New(dial.Options{Resolver: resolver, Connect: newWire(nil).connect}).
+			Dial(t.Context(), host, 80, route, timeouts, 4)
+		isDenied(t, err)
+		equal(t, "what was looked up", resolver.asked, nil)
+		equal(t, "what was judged first", judged[:1], parse("127.0.0.1"))
+	}
+}

@@ -47,7 +47,7 @@ func (r RefusedField) refusal() error {
 	if r.Instead == "" {
 		return fmt.Errorf("the field %s is never sent on a caller's word: %s", r.Name, r.Why)
 	}
-	return fmt.Errorf("the field %s is not set as a field: %s; use %s instead", r.Name, r.Why, r.Instead)
+	return fmt.Errorf("the field %s is not set as a field: %s; where the server offers it, %s says it", r.Name, r.Why, r.Instead)
 }
 
 // FieldError says which field of a list is wrong and why. Message does not

@@ -24,7 +24,7 @@ type Options struct {
 	// Config is the configuration as YAML; empty means what Allow and Trust say.
 	Config string
 	// Allow are the origins that one rule allows, loopback included, as a rule
-	// writes them: "http://127.0.0.1:8080", "https://*.test:8443". OriginOf gives
+	// writes them: "http://127.0.0.1:8080", "https://*.example.test:8443". OriginOf gives
 	// that of an upstream.
 	Allow []string
 	// Trust is an authority whose certificates are trusted beside the system's.

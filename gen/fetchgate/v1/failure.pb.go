@@ -307,7 +307,7 @@ const (
 	FailureReason_FAILURE_REASON_HEAD_TIMEOUT FailureReason = 70
 	// The upstream closed the connection without sending a byte of a response.
 	FailureReason_FAILURE_REASON_DISCONNECTED FailureReason = 71
-	// The connection was reset before the response head was whole.
+	// The connection broke before the response head was whole.
 	FailureReason_FAILURE_REASON_CONNECTION_RESET FailureReason = 72
 	// The response head breaks the rules of HTTP.
 	FailureReason_FAILURE_REASON_MALFORMED_HEAD FailureReason = 73

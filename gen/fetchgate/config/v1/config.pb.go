@@ -243,10 +243,10 @@ func (x *HttpListener) GetAddress() string {
 // Caller is one service that may call.
 type Caller struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name in rules, logs and metrics: 1 to 64 characters a-z, 0-9, "-", "_"
+	// The name in rules and reports: 1 to 64 characters a-z, 0-9, "-", "_"
 	// and ".". Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Who answers for the caller; shown in the log.
+	// Who answers for the caller.
 	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Whether every RPC without an identity is this caller, also beyond loopback.
 	// Default false.
@@ -310,7 +310,7 @@ func (x *Caller) GetDangerousAnonymous() bool {
 // a rule that it does not carry out.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name in logs, reports and denials: 1 to 64 characters a-z, 0-9, "-",
+	// The name in reports and denials: 1 to 64 characters a-z, 0-9, "-",
 	// "_", "." and "/". Required, unique.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Who answers for the rule; denials name them.
