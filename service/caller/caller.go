@@ -33,7 +33,7 @@ func New(name string) *Authenticator {
 // Authenticate puts the caller of an RPC into its context.
 func (a *Authenticator) Authenticate(ctx context.Context) (context.Context, error) {
 	c := fetch.Caller{Name: a.name, Anonymous: true}
-	if p, ok := peer.FromContext(ctx); ok {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
 		c.Peer = p.Addr.String()
 	}
 	return context.WithValue(ctx, contextKey{}, c), nil

@@ -13,34 +13,50 @@ import (
 type Engine struct {
 	transport fetch.Transport
 	policy    *policy.Policy
+	// cut ends with the last grace of a drain.
+	cut   context.Context
+	drain context.CancelFunc
 }
 
 // New returns an engine.
-func New(t fetch.Transport, p *policy.Policy) *Engine { return &Engine{transport: t, policy: p} }
+func New(t fetch.Transport, p *policy.Policy) *Engine {
+	e := &Engine{transport: t, policy: p}
+	e.cut, e.drain = context.WithCancel(context.Background())
+	return e
+}
+
+// Drain ends every fetch that is under way, and each that comes later, with the
+// failure DRAINING.
+func (e *Engine) Drain() { e.drain() }
 
 // Run carries out plan and writes the response to sink. The report comes back
 // also on failure. The error is
 //
 //   - nil when the response is whole,
 //   - a *fetch.Failure when the upstream gave no usable answer,
-//   - a *fetch.Denied when policy denied the first hop of the first attempt, so
-//     that nothing was sent,
+//   - a *fetch.Denied when policy denied the fetch before anything was sent,
 //   - the sink's error, or context.Canceled, when the caller has gone.
+//
+// When ctx has a deadline, Run gives up a little before it.
 func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*fetch.Report, error) {
 	r := &run{engine: e, plan: plan, sink: sink, caller: ctx, report: newReport(plan)}
 	ctx, cancel := bounded(ctx, plan.Timeouts.Total)
 	defer cancel()
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	defer context.AfterFunc(e.cut, func() { cut(errDraining) })()
 	err := r.attempts(ctx)
-	r.report.RequestBytes = r.bodySent.Load()
 	r.report.Total = time.Since(r.report.Start)
 	return r.report, err
 }
 
-// errTotal and errAttempt are why a context ended, so that a timeout can be
-// told from a caller that went away.
+// Why a context ended, so that one timeout can be told from another and from a
+// caller that went away.
 var (
-	errTotal   = errors.New("the total timeout ended the fetch")
-	errAttempt = errors.New("the attempt timeout ended the attempt")
+	errTotal    = errors.New("the total timeout ended the fetch")
+	errDeadline = errors.New("the deadline of the RPC ended the fetch")
+	errAttempt  = errors.New("the attempt timeout ended the attempt")
+	errDraining = errors.New("fetchgate was stopped")
 )
 
 // Headroom: the in-band answer leaves this much before the RPC's own deadline,
@@ -55,19 +71,20 @@ const (
 func bounded(ctx context.Context, total time.Duration) (context.Context, context.CancelFunc) {
 	now := time.Now()
 	var deadline time.Time
+	cause := errTotal
 	if total > 0 {
 		deadline = now.Add(total)
 	}
 	if rpc, ok := ctx.Deadline(); ok {
 		rpc = rpc.Add(-min(maxHeadroom, rpc.Sub(now)/headroomFraction))
 		if deadline.IsZero() || rpc.Before(deadline) {
-			deadline = rpc
+			deadline, cause = rpc, errDeadline
 		}
 	}
 	if deadline.IsZero() {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadlineCause(ctx, deadline, errTotal)
+	return context.WithDeadlineCause(ctx, deadline, cause)
 }
 
 func newReport(plan *fetch.Plan) *fetch.Report {

@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,58 +22,81 @@ type run struct {
 	sink   fetch.Sink
 	caller context.Context // the RPC's own, without the fetch's deadline
 	report *fetch.Report
-	// bodySent counts the bytes of the request body; transports read it on
-	// goroutines of their own.
-	bodySent atomic.Int64
+	// bodyTaken counts the bytes of the request body that a transport took, on
+	// a goroutine of its own.
+	bodyTaken atomic.Int64
 }
 
+// attempts tries until an attempt has an outcome that another cannot better:
+// one is made only where the attempt before it sent nothing.
 func (r *run) attempts(ctx context.Context) error {
 	var err error
-	for attempt := 1; attempt <= r.plan.MaxAttempts; attempt++ {
-		if err = r.attempt(ctx, attempt); err == nil {
-			return nil
+	for number := 1; number <= r.plan.MaxAttempts; number++ {
+		err = r.attempt(ctx, number)
+		if f := failureOf(err); f == nil || f.Sent != fetch.SentNo || !f.Retryable() {
+			break
 		}
+	}
+	r.report.RequestBytes = r.bodyTaken.Load()
+	if h := r.report.LastHop(); h != nil && h.Status == 0 {
+		// What a transport took and could not send has not left.
+		r.report.RequestBytes = min(r.report.RequestBytes, h.Facts.Sent)
 	}
 	return err
 }
 
+// attempt is one try at the whole request.
 func (r *run) attempt(ctx context.Context, number int) error {
 	if t := r.plan.Timeouts.Attempt; t > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, t, errAttempt)
 		defer cancel()
 	}
-	r.report.Attempts = append(r.report.Attempts, fetch.Attempt{Number: number, Start: time.Now()})
-	a := &r.report.Attempts[number-1]
-	err := r.hops(ctx, a)
+	a := fetch.Attempt{Number: number, Start: time.Now()}
+	err := r.hops(ctx, &a)
 	a.Total = time.Since(a.Start)
-	errors.As(err, &a.Failure)
+	a.Failure = failureOf(err)
+	r.report.Attempts = append(r.report.Attempts, a)
 	return err
 }
 
-// hops follows the response from origin to origin until it is final, and then
-// passes on its body.
+// hops goes on until a response is final, and gives the error its class.
 func (r *run) hops(ctx context.Context, a *fetch.Attempt) error {
-	dest := r.plan.Destination
-	for hop := 1; hop <= r.plan.MaxHops; hop++ {
-		a.Hops = append(a.Hops, fetch.Hop{Destination: dest, Method: r.plan.Method})
-		h := &a.Hops[hop-1]
+	next := &r.plan.Destination
+	for hop := 1; next != nil && hop <= r.plan.MaxHops; hop++ {
 		start := time.Now()
-		err := r.hop(ctx, h)
+		h := fetch.Hop{Destination: *next, Method: r.plan.Method}
+		var err error
+		if next, err = r.hop(ctx, &h); err != nil {
+			err = r.classed(ctx, err, &h)
+		}
 		h.Facts.Times.Total = time.Since(start)
+		a.Hops = append(a.Hops, h)
 		if err != nil {
-			return r.classed(ctx, err, h, a.Number == 1 && hop == 1)
+			return err
 		}
 	}
 	return nil
 }
 
-// hop is one request and response: decide, send, pass on.
-func (r *run) hop(ctx context.Context, h *fetch.Hop) error {
+// failureOf is why an attempt failed; nil if its caller has gone.
+func failureOf(err error) *fetch.Failure {
+	var failure *fetch.Failure
+	var denied *fetch.Denied
+	if !errors.As(err, &failure) && errors.As(err, &denied) {
+		failure = denied.AsFailure()
+	}
+	return failure
+}
+
+// hop is one request and response: decide, send, pass on. It returns where the
+// response leads, nil when it is final, as every response is that is not
+// followed.
+func (r *run) hop(ctx context.Context, h *fetch.Hop) (next *fetch.Destination, err error) {
 	decision := r.engine.policy.Decide(r.plan.Caller, h.Method, h.Destination)
 	h.Rule, r.report.Rule = decision.Rule, decision.Rule
 	if decision.Denied != nil {
-		return decision.Denied
+		return nil, decision.Denied
 	}
 	route := fetch.Route{
 		Partition:      r.partition(),
@@ -84,7 +109,7 @@ func (r *run) hop(ctx context.Context, h *fetch.Hop) error {
 	}
 	req, err := r.request(h, route)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var interim interimHeads
 	if r.plan.Response.Interim {
@@ -95,17 +120,26 @@ func (r *run) hop(ctx context.Context, h *fetch.Hop) error {
 	resp, facts, err := r.engine.transport.RoundTrip(ctx, req)
 	h.Facts = facts
 	if err != nil {
-		return err
+		_ = r.passOnInterim(&interim) // what arrived is told of a failure, too
+		return nil, err
 	}
 	defer resp.Body.Close()
 	h.Status = resp.Status
-	if err := checkHead(resp.Head, r.plan.Response); err != nil {
-		return err
+	if err := r.passOnInterim(&interim); err != nil {
+		return nil, err
 	}
-	if err := interim.passOn(r.sink); err != nil {
-		return err
+	return nil, r.passOn(h, resp, stop)
+}
+
+// minThroughput is what the body must keep up with: nothing, if it is a stream
+// of events, which come when they happen.
+func (r *run) minThroughput(fields []fetch.Field) fetch.Throughput {
+	kind, _ := fetch.Get(fields, "Content-Type")
+	media, _, _ := bytes.Cut(kind, []byte(";"))
+	if bytes.EqualFold(bytes.TrimSpace(media), []byte("text/event-stream")) {
+		return fetch.Throughput{}
 	}
-	return r.passOn(h, resp, stop)
+	return r.plan.MinThroughput
 }
 
 // partition keeps the connections of an affinity apart from all others.
@@ -130,7 +164,7 @@ func (r *run) request(h *fetch.Hop, route fetch.Route) (*fetch.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Body, req.Length = &countedBody{ReadCloser: b, n: &r.bodySent}, r.plan.Source.Length()
+	req.Body, req.Length = &countedBody{ReadCloser: b, n: &r.bodyTaken}, r.plan.Source.Length()
 	req.Framing = fetch.FramingLength
 	if req.Length < 0 {
 		req.Framing = fetch.FramingChunked
@@ -150,95 +184,46 @@ func (c *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// checkHead holds a head to the limits of this fetch, which may be stricter than
-// those that the transport holds every head to while it reads.
-func checkHead(h fetch.Head, limits fetch.ResponsePlan) error {
-	if len(h.Fields) > limits.MaxFields {
-		f := fetch.Fail(fetch.ReasonHeadTooLarge, fmt.Sprintf("the response has more than %d header fields", limits.MaxFields), nil)
-		f.LimitHit = &fetch.LimitHit{Limit: "max_response_fields", Max: int64(limits.MaxFields)}
-		return f
-	}
-	if limits.MaxHeadBytes < fetch.FieldBytes(h.Fields) {
-		f := fetch.Fail(fetch.ReasonHeadTooLarge, fmt.Sprintf("the response has more than %d bytes of header fields", limits.MaxHeadBytes), nil)
-		f.LimitHit = &fetch.LimitHit{Limit: "max_response_field_bytes", Max: int64(limits.MaxHeadBytes)}
-		return f
-	}
-	return nil
-}
-
 // passOn gives the final response to the sink.
 func (r *run) passOn(h *fetch.Hop, resp *fetch.Response, stop context.CancelCauseFunc) error {
+	if f := r.tooLarge("response head", resp.Fields); f != nil {
+		return f
+	}
 	if err := r.sink.Head(resp.Head, h.Destination.URL()); err != nil {
 		return err
 	}
-	copied, err := body.Copy(r.sink, resp, r.plan.Response, body.Options{MinThroughput: r.plan.MinThroughput, Stop: stop})
+	copied, err := body.Copy(r.sink, resp, r.plan.Response, body.Options{MinThroughput: r.minThroughput(resp.Fields), Stop: stop})
 	r.report.WireBytes, r.report.BodyBytes, r.report.Codings = copied.WireBytes, copied.BodyBytes, copied.Codings
-	if err != nil {
-		return &bodyError{err}
+	if err != nil || resp.Trailers == nil {
+		return err
 	}
-	if resp.Trailers != nil {
-		r.report.Trailers = resp.Trailers()
+	trailers := resp.Trailers()
+	if f := r.tooLarge("trailer section", trailers); f != nil {
+		f.Stage = fetch.StageBody
+		return f
+	}
+	r.report.Trailers = trailers
+	return nil
+}
+
+// tooLarge holds the fields of a part of the response to the limits of this
+// fetch, which may be stricter than those that the transport reads by; nil means
+// that they are within.
+func (r *run) tooLarge(part string, fields []fetch.Field) *fetch.Failure {
+	limits := r.plan.Response
+	switch {
+	case len(fields) > limits.MaxFields:
+		return headTooLarge(part, "fields", fetch.LimitHit{Limit: "max_response_fields", Max: int64(limits.MaxFields)})
+	case fetch.FieldBytes(fields) > limits.MaxHeadBytes:
+		return headTooLarge(part, "bytes of fields", fetch.LimitHit{Limit: "max_response_field_bytes", Max: int64(limits.MaxHeadBytes)})
 	}
 	return nil
 }
 
-// bodyError marks an error of the body: the hop came further than its facts,
-// which are as of the head.
-type bodyError struct{ error }
-
-func (e *bodyError) Unwrap() error { return e.error }
-
-// classed gives err its class where it leaves the engine.
-func (r *run) classed(ctx context.Context, err error, h *fetch.Hop, first bool) error {
-	stage := h.Facts.Stage
-	if b := (*bodyError)(nil); errors.As(err, &b) {
-		stage, err = fetch.StageBody, b.error
-	}
-	var denied *fetch.Denied
-	var failure *fetch.Failure
-	switch {
-	case r.caller.Err() != nil && !errors.Is(r.caller.Err(), context.DeadlineExceeded):
-		return r.caller.Err()
-	case errors.As(err, &denied):
-		if first {
-			return denied
-		}
-		failure = denied.AsFailure()
-	case errors.As(err, &failure):
-	case isContextError(err):
-		failure = timedOut(context.Cause(ctx), stage)
-	default:
-		return err
-	}
-	if failure.Sent == "" {
-		failure.Sent = sent(h.Facts)
-	}
-	return failure
-}
-
-func isContextError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// timedOut is the failure of a fetch whose context ended.
-func timedOut(cause error, stage fetch.Stage) *fetch.Failure {
-	reason, what := fetch.ReasonTotalTimeout, "the fetch did not end in time"
-	if errors.Is(cause, errAttempt) {
-		reason, what = fetch.ReasonAttemptTimeout, "the attempt did not end in time"
-	}
-	if stage != fetch.StageUnspecified {
-		what += "; it was at the stage " + string(stage)
-	}
-	f := fetch.Fail(reason, what, cause)
-	f.Stage = stage
+func headTooLarge(part, what string, hit fetch.LimitHit) *fetch.Failure {
+	f := fetch.Fail(fetch.ReasonHeadTooLarge, fmt.Sprintf("the %s has more than %d %s", part, hit.Max, what), nil)
+	f.LimitHit = &hit
 	return f
-}
-
-func sent(f fetch.Facts) fetch.RequestSent {
-	if f.Sent > 0 {
-		return fetch.SentYes
-	}
-	return fetch.SentNo
 }
 
 // interimHeads keeps 1xx heads until the final one is there: a transport calls
@@ -255,11 +240,19 @@ func (i *interimHeads) add(h fetch.Head) {
 	i.heads = append(i.heads, h)
 }
 
-func (i *interimHeads) passOn(sink fetch.Sink) error {
+func (i *interimHeads) list() []fetch.Head {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, h := range i.heads {
-		if err := sink.Interim(h); err != nil {
+	return slices.Clip(i.heads)
+}
+
+// passOnInterim gives the 1xx heads to the sink.
+func (r *run) passOnInterim(interim *interimHeads) error {
+	for _, h := range interim.list() {
+		if f := r.tooLarge("head of an interim response", h.Fields); f != nil {
+			return f
+		}
+		if err := r.sink.Interim(h); err != nil {
 			return err
 		}
 	}

@@ -52,10 +52,10 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 const bodyNumber protowire.Number = 15
 
 func (c Codec) marshalFetch(r *fetchReply) (mem.BufferSlice, error) {
-	response := r.GetResponse()
-	if r.body == nil || response == nil {
+	if r.body == nil {
 		return c.CodecV2.Marshal(r.FetchResponse)
 	}
+	response := r.GetResponse()
 	opts := proto.MarshalOptions{}
 	head, err := opts.Marshal(&fetchgatev1.FetchResponse{Report: r.GetReport()})
 	if err != nil {

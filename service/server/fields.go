@@ -48,7 +48,10 @@ func (d *draft) defaults(m *fetchgatev1.HttpRequest, given []fetch.Field) []fetc
 	}
 	for i, name := range m.GetOmitDefaultFields() {
 		if !isDefaultField(name) {
-			d.wrong(fmt.Sprintf("request.omit_default_fields[%d]", i), "%q is not a default field; those are user-agent, accept and accept-encoding", fetch.Escape([]byte(name), 64))
+			if len(d.violations) >= maxViolations {
+				break
+			}
+			d.wrong(fmt.Sprintf("request.omit_default_fields[%d]", i), "%+.64q is not a default field; those are user-agent, accept and accept-encoding", name)
 			continue
 		}
 		for j := range fields {

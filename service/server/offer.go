@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -41,53 +42,90 @@ func fieldSet(lists map[protoreflect.FullName][]protoreflect.Name) map[protorefl
 	return set
 }
 
+const toLeaveOut = "this server does not offer it; leave it out"
+
 // refuseNotOffered returns a violation for each field of m that is set and that
-// this server does not carry out or does not know, in the order of their paths.
+// this server does not carry out or does not know, at most maxViolations, in the
+// order of their paths.
 func refuseNotOffered(m proto.Message) []violation {
-	var found []violation
-	walkFields("", m.ProtoReflect(), false, &found)
-	slices.SortFunc(found, func(a, b violation) int { return cmp.Compare(a.path, b.path) })
-	return found
+	var w walk
+	w.message(m.ProtoReflect(), false)
+	slices.SortFunc(w.found, func(a, b violation) int { return cmp.Compare(a.path, b.path) })
+	return w.found
 }
 
-// walkFields looks at the fields of m; refused tells that m itself is not
-// offered. Of a message that is not, each field that is set is named, so that a
-// caller sees what it has to do without.
-func walkFields(prefix string, m protoreflect.Message, refused bool, found *[]violation) {
-	before := len(*found)
+// walk goes over the fields of a message that are set.
+type walk struct {
+	// steps lead to the message that is looked at. They are put into words only
+	// for what is refused.
+	steps []step
+	found []violation
+}
+
+// step is a field, and which item of it if it is a list.
+type step struct {
+	field protoreflect.FieldDescriptor
+	item  int
+}
+
+// message looks at the fields of m; refused tells that m itself is not offered.
+// Of a message that is not, each field that is set is named, so that a caller
+// sees what it has to do without.
+func (w *walk) message(m protoreflect.Message, refused bool) {
+	before := len(w.found)
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		path := joinPath(prefix, string(fd.Name()))
-		refused := refused || !offered[fd.FullName()]
-		switch {
-		case fd.IsMap() || fd.Message() == nil:
-			if refused {
-				*found = append(*found, notOffered(path))
-			}
-		case fd.IsList():
-			for i := range v.List().Len() {
-				walkFields(fmt.Sprintf("%s[%d]", path, i), v.List().Get(i).Message(), refused, found)
-			}
-		default:
-			walkFields(path, v.Message(), refused, found)
-		}
-		return true
+		w.steps = append(w.steps, step{field: fd})
+		w.value(fd, v, refused || !offered[fd.FullName()])
+		w.steps = w.steps[:len(w.steps)-1]
+		return !w.full()
 	})
-	for unknown := m.GetUnknown(); len(unknown) > 0; {
+	for unknown := m.GetUnknown(); len(unknown) > 0 && !w.full(); {
 		number, _, n := protowire.ConsumeField(unknown)
 		if n < 0 {
 			break
 		}
 		unknown = unknown[n:]
-		*found = append(*found, violation{joinPath(prefix, fmt.Sprintf("<field %d>", number)), reasonNotOffered,
-			"this server does not know it; leave it out or ask a newer server"})
+		w.refuse(joinPath(w.path(), fmt.Sprintf("<field %d>", number)), "this server does not know it; leave it out or ask a newer server")
 	}
-	if refused && len(*found) == before {
-		*found = append(*found, notOffered(prefix))
+	if refused && len(w.found) == before && !w.full() {
+		w.refuse(w.path(), toLeaveOut)
 	}
 }
 
-func notOffered(path string) violation {
-	return violation{path, reasonNotOffered, "this server does not offer it; leave it out"}
+// value looks at the value of a field that is set.
+func (w *walk) value(fd protoreflect.FieldDescriptor, v protoreflect.Value, refused bool) {
+	switch {
+	case fd.IsMap() || fd.Message() == nil:
+		if refused {
+			w.refuse(w.path(), toLeaveOut)
+		}
+	case fd.IsList():
+		last := len(w.steps) - 1
+		for i := 0; i < v.List().Len() && !w.full(); i++ {
+			w.steps[last].item = i
+			w.message(v.List().Get(i).Message(), refused)
+		}
+	default:
+		w.message(v.Message(), refused)
+	}
+}
+
+func (w *walk) full() bool { return len(w.found) >= maxViolations }
+
+func (w *walk) refuse(path, description string) {
+	w.found = append(w.found, violation{path, reasonNotOffered, description})
+}
+
+// path is that of what is looked at, "options.credentials[0].basic".
+func (w *walk) path() string {
+	path := ""
+	for _, s := range w.steps {
+		path = joinPath(path, string(s.field.Name()))
+		if s.field.IsList() && s.field.Message() != nil {
+			path += "[" + strconv.Itoa(s.item) + "]"
+		}
+	}
+	return path
 }
 
 func joinPath(prefix, name string) string {

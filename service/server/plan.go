@@ -41,6 +41,10 @@ func (d *draft) wrong(path, format string, args ...any) {
 	d.violations = append(d.violations, violation{path, reasonFieldInvalid, fmt.Sprintf(format, args...)})
 }
 
+func (d *draft) notOffered(path, format string, args ...any) {
+	d.violations = append(d.violations, violation{path, reasonNotOffered, fmt.Sprintf(format, args...)})
+}
+
 // plan returns the plan of a request, or a *refusal that names every field that
 // is wrong.
 func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
@@ -234,10 +238,6 @@ func (d *draft) connection(m *fetchgatev1.FetchOptions) {
 	default:
 		d.notOffered("options.tls.minimum_version", "this server knows TLS 1.2 and 1.3, not %v", v)
 	}
-}
-
-func (d *draft) notOffered(path, format string, args ...any) {
-	d.violations = append(d.violations, violation{path, reasonNotOffered, fmt.Sprintf(format, args...)})
 }
 
 func isAffinity(s string) bool {

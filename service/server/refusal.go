@@ -8,6 +8,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -45,22 +46,16 @@ func (r *refusal) Error() string { return r.message }
 
 // GRPCStatus is how grpc-go learns the code and the details.
 func (r *refusal) GRPCStatus() *status.Status {
-	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: r.reason, Metadata: map[string]string{}}
+	why := &errdetails.ErrorInfo{Domain: errorDomain, Reason: r.reason, Metadata: map[string]string{}}
 	if r.rule != "" {
-		info.Metadata["rule"] = r.rule
+		why.Metadata["rule"] = r.rule
 	}
 	if r.generation != 0 {
-		info.Metadata["generation"] = strconv.FormatInt(r.generation, 10)
+		why.Metadata["generation"] = strconv.FormatInt(r.generation, 10)
 	}
-	details := []protoadapt.MessageV1{info}
+	details := []protoadapt.MessageV1{why}
 	if len(r.violations) > 0 {
-		bad := &errdetails.BadRequest{}
-		for _, v := range r.violations {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: v.path, Description: v.description, Reason: v.reason,
-			})
-		}
-		details = append(details, bad)
+		details = append(details, badRequest(r.violations))
 	}
 	if r.retryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.retryAfter)})
@@ -73,12 +68,38 @@ func (r *refusal) GRPCStatus() *status.Status {
 	return detailed
 }
 
+// maxViolations is how many fields of a request are found wrong before the rest
+// is not looked at. Of these, as many are described as fit into
+// maxViolationBytes: details travel in the trailers of the RPC, of which some
+// callers' libraries take no more than 8 KiB, in base64.
+const (
+	maxViolations     = 100
+	maxViolationBytes = 4 << 10
+)
+
+func badRequest(violations []violation) *errdetails.BadRequest {
+	bad := &errdetails.BadRequest{}
+	for _, v := range violations {
+		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: v.path, Description: v.description, Reason: v.reason,
+		})
+		if n := len(bad.FieldViolations); n > 1 && proto.Size(bad) > maxViolationBytes {
+			bad.FieldViolations = bad.FieldViolations[:n-1]
+			break
+		}
+	}
+	return bad
+}
+
 // invalid refuses a request for its fields. The first one gives the message
 // and the reason.
 func invalid(violations []violation) *refusal {
 	first := violations[0]
 	message := first.path + ": " + first.description
-	if n := len(violations) - 1; n > 0 {
+	switch n := len(violations) - 1; {
+	case n >= maxViolations-1:
+		message += fmt.Sprintf(" (and at least %d more)", n)
+	case n > 0:
 		message += fmt.Sprintf(" (and %d more)", n)
 	}
 	return &refusal{code: codes.InvalidArgument, reason: first.reason, message: message, violations: violations}

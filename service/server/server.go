@@ -60,20 +60,20 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	desc.Methods = slices.Clone(desc.Methods)
 	for i := range desc.Methods {
 		if desc.Methods[i].MethodName == "Fetch" {
-			desc.Methods[i].Handler = s.handleFetch
+			desc.Methods[i].Handler = s.serveFetch
 		}
 	}
 	desc.Streams = slices.Clone(desc.Streams)
 	for i := range desc.Streams {
 		if desc.Streams[i].StreamName == "StreamFetch" {
-			desc.Streams[i].Handler = s.handleStreamFetch
+			desc.Streams[i].Handler = s.serveStreamFetch
 		}
 	}
 	r.RegisterService(&desc, unimplemented{})
 	fetchgatev1.RegisterPolicyServiceServer(r, unimplemented{})
 }
 
-func (s *Server) handleFetch(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+func (s *Server) serveFetch(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 	m := new(fetchgatev1.FetchRequest)
 	if err := decode(m); err != nil {
 		return nil, err
@@ -81,13 +81,13 @@ func (s *Server) handleFetch(_ any, ctx context.Context, decode func(any) error,
 	if intercept == nil {
 		return s.fetch(ctx, m)
 	}
-	info := &grpc.UnaryServerInfo{Server: s, FullMethod: fetchgatev1.FetchService_Fetch_FullMethodName}
-	return intercept(ctx, m, info, func(ctx context.Context, m any) (any, error) {
+	method := &grpc.UnaryServerInfo{Server: s, FullMethod: fetchgatev1.FetchService_Fetch_FullMethodName}
+	return intercept(ctx, m, method, func(ctx context.Context, m any) (any, error) {
 		return s.fetch(ctx, m.(*fetchgatev1.FetchRequest))
 	})
 }
 
-func (s *Server) handleStreamFetch(_ any, stream grpc.ServerStream) error {
+func (s *Server) serveStreamFetch(_ any, stream grpc.ServerStream) error {
 	m := new(fetchgatev1.StreamFetchRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
@@ -104,9 +104,12 @@ func (s *Server) fetch(ctx context.Context, m *fetchgatev1.FetchRequest) (any, e
 	if err != nil {
 		return nil, err
 	}
-	sink := &wholeSink{max: plan.Response.MaxBodyBytes}
+	sink := &wholeSink{pool: buffers, max: plan.Response.MaxBodyBytes}
 	report, err := s.engine.Run(ctx, plan, sink)
-	sink.response.Trailers = fieldMessages(report.Trailers)
+	if err == nil {
+		sink.response.Trailers = fieldMessages(report.Trailers)
+		err = sink.oversize()
+	}
 	if failure := s.failed(ctx, err); failure != nil {
 		return &fetchgatev1.FetchResponse{
 			Report:  reportMessage(report, true),
@@ -136,7 +139,7 @@ func (s *Server) streamFetch(m *fetchgatev1.StreamFetchRequest, stream grpc.Serv
 	if err != nil {
 		return err
 	}
-	sink := newStreamSink(stream)
+	sink := newStreamSink(stream, buffers)
 	report, err := s.engine.Run(ctx, plan, sink)
 	failure := s.failed(ctx, err)
 	if sent := sink.close(); sent != nil {
@@ -152,7 +155,15 @@ func (s *Server) streamFetch(m *fetchgatev1.StreamFetchRequest, stream grpc.Serv
 	if failure != nil {
 		summary.Failure = failureMessage(failure, nil, plan.Generation)
 	}
-	return stream.SendMsg(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}})
+	if err := stream.SendMsg(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}}); err != nil {
+		return err
+	}
+	if failure != nil && failure.Reason == fetch.ReasonDraining {
+		// So that a caller which looks at the status alone does not take the
+		// body for whole.
+		return &refusal{code: codes.Unavailable, reason: string(failure.Reason), message: failure.Message + "; the summary says how far it came"}
+	}
+	return nil
 }
 
 func (s *Server) plan(ctx context.Context, sh shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
@@ -189,11 +200,9 @@ func (s *Server) refused(ctx context.Context, err error) error {
 		return denied(d, s.planner.generation)
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, "the caller cancelled the fetch")
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, "the deadline passed before the fetch began")
 	}
-	if _, ok := status.FromError(err); ok {
-		return err
+	if known, ok := status.FromError(err); ok && known.Code() != codes.Internal {
+		return err // the stream's own
 	}
 	s.log.ErrorContext(ctx, "a fetch ended in an error without a class", "err", err)
 	return &refusal{code: codes.Internal, reason: string(fetch.ReasonInternalFault), message: "fetchgate failed in a way that it does not know; report it"}

@@ -1,23 +1,31 @@
 package server
 
 import (
-	"context"
 	"slices"
 	"strconv"
 	"sync/atomic"
 
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
+// Callers' libraries take answers of 4 MiB unless they are told otherwise. A part
+// of that is set aside for what goes with the response.
+const (
+	maxAnswerBytes   = 4 << 20
+	maxResponseBytes = maxAnswerBytes - 128<<10
+)
+
 // wholeSink gathers a response into one message.
 type wholeSink struct {
+	pool     mem.BufferPool
+	max      int64 // bytes of body
 	response fetchgatev1.HttpResponse
-	body     *[]byte // from buffers; its length is what it holds
-	max      int64
-	expected int64 // bytes of body, where the head says it
+	body     *[]byte // from pool; its length is what it holds
+	expected int64   // bytes of body, where the head says it
 }
 
 func (s *wholeSink) Interim(h fetch.Head) error {
@@ -43,7 +51,7 @@ func (s *wholeSink) Head(h fetch.Head, url string) error {
 // the body lies in one piece without being copied at the end.
 func (s *wholeSink) Buffer() []byte {
 	if s.body == nil {
-		s.body = buffers.Get(int(max(firstBytes, min(s.expected, s.max, maxFirstBytes))))
+		s.body = s.pool.Get(int(max(firstBytes, min(s.expected, s.max, maxFirstBytes))))
 		*s.body = (*s.body)[:0]
 	}
 	if len(*s.body) == cap(*s.body) {
@@ -52,11 +60,17 @@ func (s *wholeSink) Buffer() []byte {
 	return (*s.body)[len(*s.body):]
 }
 
+// grow makes room for as much as the head says, or else for four times as much
+// as there is. Nobody asks for room beyond max.
 func (s *wholeSink) grow() {
 	old := s.body
-	s.body = buffers.Get(min(4*len(*old), int(s.max)+1))
+	want := s.expected
+	if held := int64(len(*old)); want <= held {
+		want = 4 * held
+	}
+	s.body = s.pool.Get(int(min(want, s.max)))
 	*s.body = append((*s.body)[:0], *old...)
-	buffers.Put(old)
+	s.pool.Put(old)
 }
 
 func (s *wholeSink) Data(b []byte, _ bool) error {
@@ -74,20 +88,42 @@ func (s *wholeSink) take() mem.Buffer {
 	b := s.body
 	s.body = nil
 	if len(*b) == 0 {
-		buffers.Put(b)
+		s.pool.Put(b)
 		return nil
 	}
-	return mem.NewBuffer(b, buffers)
+	return mem.NewBuffer(b, s.pool)
 }
 
-// partial returns what had arrived, for a failure; nil if nothing had.
-func (s *wholeSink) partial() *fetchgatev1.HttpResponse {
+// oversize is the failure of a response that is within each of its limits and
+// does not fit into one message all the same, as an operator's limits on heads
+// can have it; nil if it fits.
+func (s *wholeSink) oversize() error {
+	size := proto.Size(&s.response)
 	if s.body != nil {
-		s.response.Body = slices.Clone(*s.body)
-		s.discard()
+		size += len(*s.body)
 	}
+	if size <= maxResponseBytes {
+		return nil
+	}
+	f := fetch.Fail(fetch.ReasonResponseTooLarge, "the heads and the body together do not fit into one message of 4 MiB; use StreamFetch", nil)
+	f.Sent = fetch.SentYes
+	return f
+}
+
+// partial returns what had arrived, for a failure; nil if nothing had. Where it
+// does not fit into one message, interim heads are left out and the body is cut.
+func (s *wholeSink) partial() *fetchgatev1.HttpResponse {
+	defer s.discard()
 	if s.response.Head == nil && len(s.response.History) == 0 && len(s.response.Interim) == 0 {
 		return nil
+	}
+	room := maxResponseBytes - proto.Size(&s.response)
+	if room < 0 {
+		s.response.Interim = nil
+		room = maxResponseBytes - proto.Size(&s.response)
+	}
+	if s.body != nil {
+		s.response.Body = slices.Clone((*s.body)[:min(len(*s.body), max(room, 0))])
 	}
 	return &s.response
 }
@@ -95,23 +131,22 @@ func (s *wholeSink) partial() *fetchgatev1.HttpResponse {
 // discard gives the body's buffer back.
 func (s *wholeSink) discard() {
 	if s.body != nil {
-		buffers.Put(s.body)
+		s.pool.Put(s.body)
 		s.body = nil
 	}
 }
 
 // sender is the part of a gRPC stream that a sink needs.
-type sender interface {
-	Context() context.Context
-	SendMsg(m any) error
-}
+type sender interface{ SendMsg(m any) error }
 
 // streamSink sends a response as messages of a stream. It owns one goroutine,
 // which sends while the next message is filled; close waits for it.
 type streamSink struct {
 	stream sender
-	// queue holds nothing: a body waits in the buffer that is being filled, so
-	// that a stream whose reader stalls keeps two buffers at the most.
+	pool   mem.BufferPool
+	// queue holds nothing: a body waits in the buffer that is being filled. So a
+	// stream whose caller stalls keeps that, the message that is being sent, and
+	// what gRPC took before: messages of 64 KiB together, and one more.
 	queue   chan any
 	done    chan struct{}
 	failed  atomic.Pointer[error]
@@ -120,8 +155,8 @@ type streamSink struct {
 	offset  int64
 }
 
-func newStreamSink(stream sender) *streamSink {
-	s := &streamSink{stream: stream, queue: make(chan any), done: make(chan struct{})}
+func newStreamSink(stream sender, pool mem.BufferPool) *streamSink {
+	s := &streamSink{stream: stream, pool: pool, queue: make(chan any), done: make(chan struct{})}
 	go s.send()
 	return s
 }
@@ -162,7 +197,7 @@ func (s *streamSink) close() error {
 	close(s.queue)
 	<-s.done
 	if s.lent != nil {
-		buffers.Put(s.lent)
+		s.pool.Put(s.lent)
 		s.lent = nil
 	}
 	if err := s.failed.Load(); err != nil {
@@ -185,7 +220,7 @@ func (s *streamSink) Head(h fetch.Head, url string) error {
 
 func (s *streamSink) Buffer() []byte {
 	if s.lent == nil {
-		s.lent = buffers.Get(dataBytes)
+		s.lent = s.pool.Get(dataBytes)
 	}
 	return (*s.lent)[:0]
 }
@@ -193,13 +228,23 @@ func (s *streamSink) Buffer() []byte {
 func (s *streamSink) Data(b []byte, _ bool) error {
 	data := &fetchgatev1.Data{OffsetBytes: s.offset}
 	s.offset += int64(len(b))
+	return s.push(&dataReply{
+		StreamFetchResponse: &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Data{Data: data}},
+		body:                s.taken(b),
+	})
+}
+
+// taken returns b as the body of a message. gRPC bounds what it queues for a
+// stalled caller by bytes, not by messages, so a small message must not keep a
+// large buffer: a caller that does not read could have thousands of them.
+func (s *streamSink) taken(b []byte) mem.Buffer {
+	if len(b) <= dataBytes/4 {
+		return mem.Copy(b, s.pool)
+	}
 	buffer := s.lent
 	s.lent = nil
 	*buffer = b
-	return s.push(&dataReply{
-		StreamFetchResponse: &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Data{Data: data}},
-		body:                mem.NewBuffer(buffer, buffers),
-	})
+	return mem.NewBuffer(buffer, s.pool)
 }
 
 func (s *streamSink) Sending() bool { return s.sending.Load() > 0 }

@@ -1,0 +1,395 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// give writes b to a sink as package body does, at most atOnce bytes at a time,
+// and no more than the sink takes.
+func give(t testing.TB, sink fetch.Sink, b []byte, atOnce int) error {
+	t.Helper()
+	for len(b) > 0 {
+		room := sink.Buffer()
+		if len(room) != 0 || cap(room) == 0 {
+			t.Fatalf("the sink lends a buffer of length %d and capacity %d", len(room), cap(room))
+		}
+		n := min(len(b), cap(room), atOnce)
+		if err := sink.Data(append(room, b[:n]...), false); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func headOf(length int) fetch.Head {
+	h := fetch.Head{Protocol: "HTTP/1.1", Status: 200}
+	if length >= 0 {
+		h.Fields = []fetch.Field{{Name: "content-length", Value: []byte(strconv.Itoa(length))}}
+	}
+	return h
+}
+
+// TestWholeSinkKeepsEveryByte: for sizes around the borders of all tiers,
+// however the bytes come and whatever the head says of their length.
+func TestWholeSinkKeepsEveryByte(t *testing.T) {
+	all := pattern(3 << 20)
+	for _, border := range append([]int{1, 3 << 20}, buffers.sizes...) {
+		for size := border - 1; size <= border+1; size++ {
+			if size > 3<<20 {
+				continue
+			}
+			for _, said := range []int{-1, size, size / 3, 2*size + 1, 1 << 40} {
+				for _, atOnce := range []int{3 << 20, 10_007} {
+					pool := newLedger(t)
+					sink := &wholeSink{pool: pool, max: 3 << 20}
+					if err := sink.Head(headOf(said), ""); err != nil {
+						t.Fatal(err)
+					}
+					if err := give(t, sink, all[:size], atOnce); err != nil {
+						t.Fatal(err)
+					}
+					checkWholeBody(t, sink, all[:size], said)
+					pool.settled()
+				}
+			}
+		}
+	}
+}
+
+// TestWholeSinkWithoutABody: a buffer that nothing was written to comes back.
+func TestWholeSinkWithoutABody(t *testing.T) {
+	pool := newLedger(t)
+	sink := &wholeSink{pool: pool, max: 3 << 20}
+	if sink.take() != nil {
+		t.Error("no body has a buffer")
+	}
+	_ = sink.Buffer()
+	if sink.take() != nil {
+		t.Error("an empty body has a buffer")
+	}
+	pool.settled()
+}
+
+func checkWholeBody(t *testing.T, sink *wholeSink, want []byte, said int) {
+	t.Helper()
+	pool := sink.pool.(*ledger)
+	if count, size := pool.held(); count > 1 || size > max(firstBytes, 16*len(want), min(said, maxFirstBytes)) {
+		t.Errorf("%d buffers of %d bytes hold %d", count, size, len(want))
+	}
+	b := sink.take()
+	if len(want) == 0 {
+		if b != nil {
+			t.Error("an empty body has a buffer")
+		}
+		return
+	}
+	if !bytes.Equal(b.ReadOnlyData(), want) {
+		t.Errorf("the %d bytes are others than the %d given", b.Len(), len(want))
+	}
+	b.Free()
+}
+
+// TestWholeSinkTakesTheHeadAtItsWord, but not for more than maxFirstBytes before
+// that much has come.
+func TestWholeSinkTakesTheHeadAtItsWord(t *testing.T) {
+	for _, c := range []struct {
+		said, given int
+		want        int // bytes of the buffer
+	}{
+		{-1, 1, 4 << 10},
+		{0, 1, 4 << 10},
+		{4 << 10, 1, 4 << 10},
+		{4<<10 + 1, 1, 32 << 10},
+		{100 << 10, 1, 128 << 10},
+		{3 << 20, 1, 512 << 10},
+		{1 << 40, 1, 512 << 10},
+		{600 << 10, 512 << 10, 512 << 10},
+		{600 << 10, 512<<10 + 1, 1 << 20},
+		{3 << 20, 512<<10 + 1, 4 << 20},
+		{1 << 40, 512<<10 + 1, 4 << 20},
+	} {
+		pool := newLedger(t)
+		sink := &wholeSink{pool: pool, max: 3 << 20}
+		if err := sink.Head(headOf(c.said), ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := give(t, sink, pattern(c.given), 3<<20); err != nil {
+			t.Fatal(err)
+		}
+		if _, size := pool.held(); size != c.want {
+			t.Errorf("with a length of %d, %d bytes are held in %d, want %d", c.said, c.given, size, c.want)
+		}
+		sink.discard()
+		sink.discard()
+		pool.settled()
+	}
+}
+
+// TestWholeSinkOfASmallMaximum: what a request allows bounds the memory, too.
+func TestWholeSinkOfASmallMaximum(t *testing.T) {
+	for _, most := range []int{1, 4 << 10, 4<<10 + 1, 32<<10 + 1, 128<<10 + 1, 512<<10 + 1} {
+		pool := newLedger(t)
+		sink := &wholeSink{pool: pool, max: int64(most)}
+		if err := sink.Head(headOf(1<<40), ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := give(t, sink, pattern(most), most); err != nil {
+			t.Fatal(err)
+		}
+		if _, size := pool.held(); size >= 8*max(most, firstBytes) {
+			t.Errorf("%d bytes are held in %d", most, size)
+		}
+		checkWholeBody(t, sink, pattern(most), most)
+		pool.settled()
+	}
+}
+
+func TestWholeSinkGathersTheHeads(t *testing.T) {
+	sink := &wholeSink{pool: newLedger(t), max: 1}
+	h := fetch.Head{Protocol: "HTTP/1.1", Status: 103, Reason: []byte("\xff"), Fields: []fetch.Field{{Name: "Link", Value: []byte("a")}}}
+	for _, err := range []error{sink.Interim(h), sink.Interim(h), sink.Hop(h, "http://a/"), sink.Head(h, "http://b/#c")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := &fetchgatev1.HttpResponse{
+		Interim: []*fetchgatev1.HttpHead{headMessage(h, ""), headMessage(h, "")},
+		History: []*fetchgatev1.HttpHead{headMessage(h, "http://a/")}, Head: headMessage(h, "http://b/#c"),
+	}
+	if !proto.Equal(&sink.response, want) || sink.Sending() {
+		t.Errorf("the response is %v", &sink.response)
+	}
+}
+
+// TestPartial: a failure has what arrived, in memory of its own.
+func TestPartial(t *testing.T) {
+	pool := newLedger(t)
+	sink := &wholeSink{pool: pool, max: 3 << 20}
+	if sink.partial() != nil {
+		t.Error("nothing arrived, and there is a response")
+	}
+	if err := sink.Head(headOf(-1), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := give(t, sink, []byte("pre"), 1); err != nil {
+		t.Fatal(err)
+	}
+	got := sink.partial()
+	pool.settled()
+	if string(got.GetBody()) != "pre" || got.GetHead().GetStatus() != 200 {
+		t.Errorf("what arrived is %v", got)
+	}
+
+	early := &wholeSink{pool: pool, max: 3 << 20}
+	if err := early.Interim(fetch.Head{Status: 103}); err != nil {
+		t.Fatal(err)
+	}
+	if got := early.partial(); len(got.GetInterim()) != 1 || got.GetHead() != nil {
+		t.Errorf("before the head arrived %v", got)
+	}
+}
+
+// event is a message as a stub stream got it.
+type event struct {
+	message *fetchgatev1.StreamFetchResponse
+	wire    mem.BufferSlice // while it is kept
+}
+
+// stubStream is a caller of a stream. It encodes as gRPC does.
+type stubStream struct {
+	t *testing.T
+	// stall, if set, lets a message wait until it gives a value; keep keeps the
+	// memory of messages, as gRPC does until the caller reads.
+	stall   chan error
+	keep    bool
+	events  []event
+	sending atomic.Int32
+}
+
+func (s *stubStream) SendMsg(m any) error {
+	if s.sending.Add(1) != 1 {
+		s.t.Error("two messages are sent at a time")
+	}
+	defer s.sending.Add(-1)
+	wire, err := NewCodec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	e := event{message: &fetchgatev1.StreamFetchResponse{}}
+	if err := proto.Unmarshal(wire.Materialize(), e.message); err != nil {
+		return err
+	}
+	if s.keep {
+		e.wire = wire
+	} else {
+		defer wire.Free()
+	}
+	if s.stall != nil {
+		if err := <-s.stall; err != nil {
+			return err
+		}
+	}
+	s.events = append(s.events, e)
+	return nil
+}
+
+// read lets go of the messages that were kept.
+func (s *stubStream) read() {
+	for _, e := range s.events {
+		e.wire.Free()
+	}
+}
+
+func TestStreamSinkKeepsTheOrder(t *testing.T) {
+	stream, pool := &stubStream{t: t}, newLedger(t)
+	sink := newStreamSink(stream, pool)
+	h := func(status int) fetch.Head { return fetch.Head{Status: status} }
+	body := pattern(1 << 20)
+	for _, err := range []error{
+		sink.Interim(h(102)), sink.Interim(h(103)), sink.Hop(h(302), "http://a/"), sink.Head(h(200), "http://b/"),
+		give(t, sink, body[:5], 1), give(t, sink, body[5:], 100_000), sink.close(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool.settled()
+	heads, data := stream.events[:4], stream.events[4:]
+	if heads[0].message.GetInterim().GetStatus() != 102 || heads[1].message.GetInterim().GetStatus() != 103 ||
+		heads[2].message.GetHop().GetUrl() != "http://a/" || heads[3].message.GetHead().GetUrl() != "http://b/" {
+		t.Errorf("the heads are %v", heads)
+	}
+	var got []byte
+	for _, e := range data {
+		d := e.message.GetData()
+		if d.GetOffsetBytes() != int64(len(got)) || len(d.GetData()) == 0 || len(d.GetData()) > dataBytes {
+			t.Errorf("%d bytes are at %d, after %d", len(d.GetData()), d.GetOffsetBytes(), len(got))
+		}
+		got = append(got, d.GetData()...)
+	}
+	if !bytes.Equal(got, body) {
+		t.Error("the body is another one after it was sent")
+	}
+}
+
+// TestStreamSinkSendsOneWhileTheNextIsFilled: the second message waits for the
+// first, and close for both.
+func TestStreamSinkSendsOneWhileTheNextIsFilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream, pool := &stubStream{t: t, stall: make(chan error)}, newLedger(t)
+		sink := newStreamSink(stream, pool)
+		if sink.Sending() {
+			t.Error("nothing was given, and it is being sent")
+		}
+		var stage atomic.Value
+		ended := make(chan error)
+		go func() {
+			stage.Store("first")
+			err := give(t, sink, pattern(dataBytes), dataBytes)
+			stage.Store("second")
+			err = errors.Join(err, give(t, sink, pattern(dataBytes), dataBytes))
+			stage.Store("close")
+			ended <- errors.Join(err, sink.close())
+		}()
+		for _, want := range []string{"second", "close"} {
+			synctest.Wait()
+			if stage.Load() != want || !sink.Sending() {
+				t.Errorf("while a message is sent, the sink is at %q, want %q", stage.Load(), want)
+			}
+			if count, _ := pool.held(); count > 2 {
+				t.Errorf("%d buffers are held", count)
+			}
+			stream.stall <- nil
+		}
+		if err := <-ended; err != nil || sink.Sending() || len(stream.events) != 2 {
+			t.Errorf("%d messages were sent, sending %v, error %v", len(stream.events), sink.Sending(), err)
+		}
+		pool.settled()
+	})
+}
+
+// TestStreamSinkEndsWithItsStream: when the stream breaks, whoever waits is let
+// go with the stream's error, what is not sent is given back, and nothing more
+// is sent.
+func TestStreamSinkEndsWithItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream, pool := &stubStream{t: t, stall: make(chan error)}, newLedger(t)
+		sink := newStreamSink(stream, pool)
+		broken := errors.New("the caller has gone")
+		ended := make(chan error)
+		go func() {
+			for {
+				if err := give(t, sink, pattern(dataBytes), dataBytes); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		stream.stall <- nil
+		synctest.Wait()
+		if count, _ := pool.held(); count != 2 {
+			t.Errorf("a stalled stream holds %d buffers, want 2", count)
+		}
+		stream.stall <- broken
+		if err := <-ended; !errors.Is(err, broken) {
+			t.Errorf("the sink's error is %v", err)
+		}
+		if err := sink.Head(fetch.Head{}, ""); !errors.Is(err, broken) {
+			t.Errorf("afterwards the sink's error is %v", err)
+		}
+		_ = sink.Buffer()
+		if err := sink.close(); !errors.Is(err, broken) || len(stream.events) != 1 {
+			t.Errorf("%d messages were sent, error %v", len(stream.events), err)
+		}
+		pool.settled()
+	})
+}
+
+// TestStalledStreamsKeepLittle: gRPC takes messages of 64 KiB together from a
+// stream whose caller does not read. They must not keep many times as much.
+func TestStalledStreamsKeepLittle(t *testing.T) {
+	const quota = 64 << 10
+	for _, size := range []int{1, 20, 1 << 10, 1<<10 + 1, 4 << 10, 4<<10 + 1, 32 << 10, 32<<10 + 1, dataBytes} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			stream, pool := &stubStream{t: t, keep: true}, newLedger(t)
+			sink := newStreamSink(stream, pool)
+			const framing = 20 // bytes beside the body, at the least
+			b := pattern(size)
+			for range max(1, quota/(size+framing)) {
+				if err := give(t, sink, b, size); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, held := pool.held()
+			if err := sink.close(); err != nil {
+				t.Fatal(err)
+			}
+			if most := 8*quota + dataBytes; held > most {
+				t.Errorf("messages of %d bytes keep %d bytes of buffers, want at most %d", quota, held, most)
+			}
+			stream.read()
+			pool.settled()
+		})
+	}
+}
+
+// TestStreamSinkWithoutAResponse: a sink that nothing was written to ends.
+func TestStreamSinkWithoutAResponse(t *testing.T) {
+	stream, pool := &stubStream{t: t}, newLedger(t)
+	if err := newStreamSink(stream, pool).close(); err != nil || len(stream.events) > 0 {
+		t.Errorf("%d messages were sent, error %v", len(stream.events), err)
+	}
+}
