@@ -2,6 +2,7 @@ package transport
 
 import (
 	"container/list"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -24,13 +25,20 @@ type conn struct {
 	group *group
 
 	// The pool guards these.
-	streams int  // requests under way
-	full    bool // took no more when it was last asked
-	retired bool // closes when its work is done
-	gone    bool // is closed
+	streams int       // requests under way
+	limit   int       // the most of them, as far as is known
+	retired bool      // closes when its work is done
+	gone    bool      // is closed
+	paused  time.Time // takes none until then
 	idleAt  time.Time
 	idle    *list.Element // in pool.idle; nil while streams > 0
 }
+
+// unlimited is the limit of a connection that none is known of.
+const unlimited = math.MaxInt
+
+// hasRoom tells whether c may carry one more request.
+func (c *conn) hasRoom() bool { return !c.retired && c.streams < c.limit }
 
 // closeNotifyTime is how long the end of a connection may wait for the upstream
 // to take TLS's close_notify.

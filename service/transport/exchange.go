@@ -36,9 +36,10 @@ type engine interface {
 // unserved says that the request can go out again, as no part of it was
 // processed.
 type unserved struct {
-	// full tells that nothing was sent, since the connection has no room, and
-	// dead that it never will have.
+	// full tells that nothing was sent, since the connection has no room. It
+	// takes limit requests at a time, or, if it is dead, never one again.
 	full, dead bool
+	limit      int
 	failure    *fetch.Failure
 }
 
@@ -65,6 +66,12 @@ type exchange struct {
 	// returned tells that RoundTrip did, so that nobody is to be called back.
 	returned atomic.Bool
 
+	// last is why the upstream did not serve the request on a connection that
+	// it had, refusals how often it did not after it was sent.
+	last     *fetch.Failure
+	refusals int
+	// until is when the patience for a connection ends.
+	until   time.Time
 	release func(reusable bool)
 	endOnce *sync.Once
 	// unwatch ends the watch over the context on behalf of the upload.
@@ -110,6 +117,14 @@ func (x *exchange) begin(release func(reusable bool)) {
 // end gives the connection back, once.
 func (x *exchange) end(reusable bool) {
 	x.endOnce.Do(func() { x.release(reusable) })
+}
+
+// heed stops the upload after an answer that has no use for the rest of it
+// (RFC 9110 section 15): it is no success.
+func (x *exchange) heed(status int) {
+	if status >= 300 {
+		x.upload.halt()
+	}
 }
 
 // complete ends an exchange whose response has ended.
@@ -170,10 +185,10 @@ func (x *exchange) fail(reason fetch.Reason, message string, cause error) *fetch
 	return f
 }
 
-func (x *exchange) tooManyDials(last *fetch.Failure) *fetch.Failure {
-	f := x.fail(fetch.ReasonTooManyDials, fmt.Sprintf("%s served the request on none of %d connections: %s",
-		x.name, x.facts.Dials, last.Message), last)
-	f.Sent = last.Sent
+func (x *exchange) tooManyDials() *fetch.Failure {
+	f := x.fail(fetch.ReasonTooManyDials, fmt.Sprintf("%s served the request on no connection, of which %d were opened for it; at last, %s",
+		x.name, x.facts.Dials, x.last.Message), x.last)
+	f.Stage, f.Sent = fetch.StageConnect, x.last.Sent
 	return f
 }
 

@@ -21,6 +21,9 @@ type group struct {
 	// sessions are the TLS sessions to resume, never those of another key.
 	sessions tls.ClientSessionCache
 	protocol string // of the last connection; empty before the first
+	// limit is how many requests the last connection that said so takes at a
+	// time: the next is not given more before it can say so. 0 means not known.
+	limit int
 
 	free    []*conn   // HTTP/1.1 without work, the last used last
 	shared  []*conn   // HTTP/2
@@ -28,13 +31,19 @@ type group struct {
 	dialing int       // dials
 	waiters list.List // of *waiter, the first come first
 	touched time.Time
+	// withdrawn tells that the pool no longer knows the group.
+	withdrawn bool
 }
 
 // waiter is a request that waits for a connection.
 type waiter struct {
 	// shares tells that it waits for a dial, not for a place below the limit.
 	shares bool
-	ready  chan struct{}
+	// brief tells to look again after refusedPause.
+	brief bool
+	// fresh tells that nothing can be handed over, only looked for again.
+	fresh bool
+	ready chan struct{}
 	// conn is handed over; without one, the request looks again.
 	conn *conn
 	// alone tells to open a connection of its own, since the dial that the
@@ -64,11 +73,29 @@ func (g *group) usable() *conn {
 		}
 	}
 	for _, c := range g.shared {
-		if !c.retired && !c.full && now.Before(c.dies) {
+		if c.hasRoom() && now.Before(c.dies) && !now.Before(c.paused) {
 			return c
 		}
 	}
 	return nil
+}
+
+// spare finds a connection without work to close for another: one that is too
+// old, or any that was used if a fresh one is wanted.
+func (g *group) spare(fresh bool) *conn {
+	if len(g.free) > 0 {
+		return g.free[0]
+	}
+	if i := slices.IndexFunc(g.shared, func(c *conn) bool { return c.idle != nil }); i >= 0 && fresh {
+		return g.shared[i]
+	}
+	return nil
+}
+
+// paused tells whether a connection will have room again without anyone's doing.
+func (g *group) paused() bool {
+	now := time.Now()
+	return slices.ContainsFunc(g.shared, func(c *conn) bool { return c.hasRoom() && now.Before(c.paused) })
 }
 
 // mayShare tells whether a connection that is being opened can serve r beside
@@ -85,7 +112,7 @@ func (g *group) mayShare(r *fetch.Request) bool {
 }
 
 func (g *group) wait(shares bool) *waiter {
-	w := &waiter{shares: shares, ready: make(chan struct{})}
+	w := &waiter{shares: shares, brief: g.paused(), ready: make(chan struct{})}
 	w.place = g.waiters.PushBack(w)
 	return w
 }
@@ -104,6 +131,13 @@ func (g *group) wakeOne() {
 	}
 }
 
+// wakeAll has all that wait look again.
+func (g *group) wakeAll() {
+	for g.waiters.Len() > 0 {
+		g.wakeOne()
+	}
+}
+
 // wakeSharing ends the wait for a dial.
 func (g *group) wakeSharing(failed bool) {
 	for e := g.waiters.Front(); e != nil; {
@@ -116,17 +150,18 @@ func (g *group) wakeSharing(failed bool) {
 	}
 }
 
-// handOver gives c to the first that waits, if there is one.
+// handOver gives c to the first that waits for one that was used, if there is
+// one.
 func (g *group) handOver(c *conn) bool {
-	e := g.waiters.Front()
-	if e == nil {
-		return false
+	for e := g.waiters.Front(); e != nil; e = e.Next() {
+		if w := e.Value.(*waiter); !w.fresh {
+			w.conn = c
+			c.streams++
+			g.serve(w)
+			return true
+		}
 	}
-	w := e.Value.(*waiter)
-	w.conn = c
-	c.streams++
-	g.serve(w)
-	return true
+	return false
 }
 
 func (g *group) unfree(c *conn) {

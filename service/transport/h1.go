@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -113,10 +114,7 @@ func h1URL(x *exchange) (*url.URL, error) {
 func (h *h1) response(ctx context.Context, x *exchange, resp *http.Response) *fetch.Response {
 	x.enter(fetch.StageHead)
 	head, framing := h.wire.response()
-	if head.Status >= 300 {
-		// The answer is no: the rest of the body would be wasted.
-		x.upload.halt()
-	}
+	x.heed(head.Status)
 	b := &h1Body{ctx: ctx, x: x, h: h, body: resp.Body, framing: framing}
 	r := &fetch.Response{Head: head, Length: framing.length, Body: b}
 	if framing.chunked {
@@ -167,10 +165,14 @@ func (h *h1) connFailure(x *exchange, seen sight) *fetch.Failure {
 	switch {
 	case errors.Is(seen.writeErr, os.ErrDeadlineExceeded):
 		return x.writeTimeout(seen.writeErr)
-	case seen.writeErr != nil && seen.readErr != nil && seen.phase == phaseHead:
-		return x.fail(fetch.ReasonWriteFailed, "the connection to "+x.name+" broke while the request was sent", seen.writeErr)
+	case seen.phase == phaseHead && (seen.writeErr != nil || x.wrote.Load() == 0 && isReset(seen.readErr)):
+		return x.fail(fetch.ReasonWriteFailed, "the connection to "+x.name+" broke while the request was sent", errors.Join(seen.writeErr, seen.readErr))
 	}
 	return nil
+}
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isEOF(err error) bool { return err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) }

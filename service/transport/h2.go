@@ -16,7 +16,6 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -45,8 +44,11 @@ type h2Engine struct {
 
 func newH2Engine(limits fetch.Limits, calls *tally, log *slog.Logger) *h2Engine {
 	t, err := http2.ConfigureTransports(&http.Transport{
-		DisableCompression:     true,
-		ExpectContinueTimeout:  continueTimeout,
+		DisableCompression:    true,
+		ExpectContinueTimeout: continueTimeout,
+		// Its limit of streams is kept per connection: the pool opens a second
+		// one where the library would wait (StrictMaxConcurrentRequests).
+		//
 		// The library ends the connection for a field that alone is larger than
 		// this, so it is more than the limit, which response holds a head to.
 		MaxResponseHeaderBytes: 2 * int64(limits.MaxResponseFieldBytes),
@@ -95,8 +97,10 @@ func (h *h2) alive() bool { return true }
 
 // answer is what the library says to a request.
 type answer struct {
-	// refused tells that the request was not sent, closing that none will be.
+	// refused tells that the request was not sent, as the connection takes limit
+	// at a time, or is closing.
 	refused, closing bool
+	limit            int
 	resp             *http.Response
 	err              error
 }
@@ -131,7 +135,7 @@ func (h *h2) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error
 	case ctx.Err() != nil, s.ctx.Err() != nil:
 		return nil, s.failure(ctx)
 	case a.refused:
-		return nil, &unserved{full: true, dead: a.closing, failure: x.fail(fetch.ReasonDisconnected,
+		return nil, &unserved{full: true, dead: a.closing, limit: a.limit, failure: x.fail(fetch.ReasonDisconnected,
 			x.name+" takes no more requests on a connection", nil)}
 	case fault.Load() != nil:
 		return nil, fault.Load()
@@ -145,7 +149,12 @@ func (h *h2) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error
 func (h *h2) send(req *http.Request) answer {
 	if !h.cc.ReserveNewRequest() {
 		s := h.cc.State()
-		return answer{refused: true, closing: s.Closed || s.Closing}
+		limit := int(s.MaxConcurrentStreams)
+		if limit == 0 {
+			// Or not known yet, and the library took no more on trust.
+			limit = s.StreamsActive + s.StreamsReserved
+		}
+		return answer{refused: true, closing: s.Closed || s.Closing, limit: limit}
 	}
 	resp, err := h.cc.RoundTrip(req)
 	return answer{resp: resp, err: err}
@@ -181,6 +190,7 @@ func (h *h2) response(ctx context.Context, s *stream, resp *http.Response) (*fet
 		b.Close()
 		return nil, s.x.refusedHead(fault)
 	}
+	s.x.heed(head.Status)
 	if isBodiless(s.x.req.Method, head.Status) {
 		b.length = 0
 		b.end(io.EOF)
@@ -195,6 +205,7 @@ func (h *h2) response(ctx context.Context, s *stream, resp *http.Response) (*fet
 const (
 	textGoAway       = "http2: Transport received Server's graceful shutdown GOAWAY"
 	textGoAwayCode   = "http2: Transport received GOAWAY from server ErrCode:"
+	textNeverUsable  = "http2: client conn could not be established"
 	textUnusable     = "http2: client conn not usable"
 	textHeadTooLarge = "http2: response header list larger than advertised limit"
 	textRequestHead  = "request header list larger than peer's advertised limit"
@@ -202,6 +213,13 @@ const (
 
 // headFailure says why there is no response head.
 func (h *h2) headFailure(x *exchange, err error) error {
+	if err.Error() == textNeverUsable {
+		// The library hides why, but TLS gives its last error again.
+		h.c.cut()
+		if _, last := h.c.net.Read(make([]byte, 1)); last != nil {
+			err = last
+		}
+	}
 	var reset http2.StreamError
 	text := err.Error()
 	switch {
@@ -210,7 +228,7 @@ func (h *h2) headFailure(x *exchange, err error) error {
 	case text == textGoAway:
 		return &unserved{failure: notServed(x.fail(fetch.ReasonProtocolError, x.name+" ended the connection (GOAWAY) without serving the request", err))}
 	case text == textUnusable:
-		return &unserved{full: true, failure: notServed(x.fail(fetch.ReasonDisconnected, x.name+" takes no more requests on the connection", err))}
+		return &unserved{full: true, limit: unlimited, failure: notServed(x.fail(fetch.ReasonDisconnected, x.name+" takes no more requests on the connection", err))}
 	case strings.HasPrefix(text, textGoAwayCode):
 		return notServed(x.fail(fetch.ReasonProtocolError, x.name+" ended the connection with an error (GOAWAY)", err))
 	case strings.HasSuffix(text, textRequestHead):
@@ -250,7 +268,7 @@ func h2Fault(err error) (fetch.Reason, string) {
 		return fetch.ReasonDisconnected, "closed the connection without an answer"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fetch.ReasonWriteTimeout, fmt.Sprintf("took nothing for %s", h2WriteTimeout)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case isReset(err), errors.Is(err, net.ErrClosed):
 		return fetch.ReasonConnectionReset, "broke the connection before the response head was whole"
 	case err.Error() == "http2: client connection lost", err.Error() == "http2: client connection force closed via ClientConn.Close":
 		return fetch.ReasonConnectionReset, "no longer answers on the connection"

@@ -14,6 +14,11 @@ import (
 // opening, and that may turn out to be HTTP/2, before it opens its own.
 const shareDial = time.Second
 
+// refusedPause is how long a connection that refused a request, though it
+// carries fewer than it may, gets no other. It waits for the end of streams
+// that were given up, or for the upstream's word that it has ended them.
+const refusedPause = 5 * time.Millisecond
+
 // pool holds the connections of all keys. It opens none: take tells a request
 // to open one itself. It calls no engine while it holds its lock, so that an
 // engine that hangs takes nobody along.
@@ -43,10 +48,11 @@ func newPool(limits fetch.Limits) *pool {
 
 // search is what a request looks for.
 type search struct {
-	x     *exchange
-	fresh bool // no connection that was used before
-	share bool // may wait for another request's dial
-	until time.Time
+	x *exchange
+	// fresh wants no connection that was used before, renew only if there must
+	// not be one more.
+	fresh, renew bool
+	share        bool // may wait for another request's dial
 }
 
 // found is a connection, a place to wait, a connection to close that is in the
@@ -62,12 +68,16 @@ type found struct {
 // Without a connection and an error, the caller opens one for the group and
 // then calls add or dialFailed. If there is no error, the lease lasts until
 // release or dialFailed.
-func (p *pool) take(ctx context.Context, x *exchange, fresh bool) (*group, *conn, error) {
+func (p *pool) take(ctx context.Context, x *exchange) (*group, *conn, error) {
 	began := time.Now()
 	defer func() { x.facts.Times.Pool += time.Since(began) }()
 	x.enter(fetch.StageWait)
 	p.leases.add()
-	s := &search{x: x, fresh: fresh, share: !fresh, until: began.Add(x.req.Timeouts.Pool)}
+	if x.until.IsZero() {
+		x.until = began.Add(x.req.Timeouts.Pool)
+	}
+	s := &search{x: x, fresh: x.req.Fresh, renew: x.refusals > 0}
+	s.share = !s.fresh && !s.renew
 	for {
 		f, err := p.find(s)
 		if err == nil && f.waiter != nil {
@@ -97,7 +107,8 @@ func (p *pool) find(s *search) (found, error) {
 		return found{}, s.x.fail(fetch.ReasonDraining, "fetchgate is stopping and opens no connection", nil)
 	}
 	g := p.group(s.x.req)
-	if c := g.usable(); c != nil && !s.fresh {
+	c := g.usable()
+	if c != nil && !s.fresh && !s.renew {
 		p.occupy(c)
 		return found{group: g, conn: c}, nil
 	}
@@ -109,21 +120,32 @@ func (p *pool) find(s *search) (found, error) {
 		g.dialing++
 		return found{group: g}, nil
 	}
-	if len(g.free) > 0 {
-		c := g.free[0]
+	if c != nil && !s.fresh {
+		p.occupy(c)
+		return found{group: g, conn: c}, nil
+	}
+	if c := g.spare(s.fresh); c != nil {
 		p.retire(c)
 		return found{group: g, victim: c}, nil
 	}
-	return found{group: g, waiter: g.wait(false)}, nil
+	w := g.wait(false)
+	w.fresh = s.fresh
+	return found{group: g, waiter: w}, nil
 }
 
 // await waits until f's waiter is served. Without a connection and an error,
 // the request looks again.
 func (p *pool) await(ctx context.Context, s *search, f found) (*conn, error) {
 	w := f.waiter
-	patience := time.Until(s.until)
-	if w.shares {
+	patience := time.Until(s.x.until)
+	last := patience <= refusedPause
+	switch {
+	case w.shares:
 		patience = min(patience, shareDial)
+	case w.brief:
+		patience = min(patience, refusedPause)
+	default:
+		last = true
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -133,8 +155,8 @@ func (p *pool) await(ctx context.Context, s *search, f found) (*conn, error) {
 		s.share = s.share && !w.alone
 		return w.conn, nil
 	case <-timer.C:
-		s.share = false
-		if !w.shares {
+		s.share = s.share && !w.shares
+		if last && !w.shares {
 			err = s.x.fail(fetch.ReasonPoolTimeout, fmt.Sprintf("all %d connections to %s stayed busy for %s",
 				p.limits.MaxConnectionsPerRoute, s.x.name, s.x.req.Timeouts.Pool), nil)
 		}
@@ -142,7 +164,7 @@ func (p *pool) await(ctx context.Context, s *search, f found) (*conn, error) {
 		err = s.x.ended(ctx)
 	}
 	if c := p.leave(f.group, w); c != nil && err != nil {
-		p.put(c, true, false)
+		p.put(c, true)
 	} else if c != nil {
 		return c, nil
 	}
@@ -191,10 +213,15 @@ func (p *pool) add(x *exchange, c *conn) error {
 		return x.fail(fetch.ReasonDraining, "fetchgate is stopping", nil)
 	}
 	g.protocol = c.protocol
-	c.streams = 1
+	c.streams, c.limit = 1, 1
 	p.conns[c] = struct{}{}
 	if c.engine.shared() {
+		c.limit = unlimited
+		if g.limit > 0 {
+			c.limit = g.limit
+		}
 		g.shared = append(g.shared, c)
+		g.wakeAll()
 	}
 	g.wakeSharing(false)
 	p.mu.Unlock()
@@ -215,46 +242,49 @@ func (p *pool) dialFailed(g *group) {
 
 // release ends a lease. A connection that is not reusable takes no more work.
 func (p *pool) release(c *conn, reusable bool) {
-	p.put(c, reusable, false)
+	p.put(c, reusable)
 	p.leases.done()
 }
 
-// releaseFull ends a lease of a shared connection that took no request: it had
-// no room, or is dead and closes when its other requests are done.
-func (p *pool) releaseFull(c *conn, dead bool) {
-	p.put(c, !dead, true)
-	p.leases.done()
+// refused ends a lease of a shared connection that took no request.
+func (p *pool) refused(c *conn, u *unserved) {
+	p.mu.Lock()
+	c.limit = u.limit
+	if u.limit != unlimited {
+		c.group.limit = u.limit
+	}
+	if c.streams <= c.limit {
+		c.paused = time.Now().Add(refusedPause)
+	}
+	p.mu.Unlock()
+	p.release(c, !u.dead)
 }
 
-// put takes a request off c, which full tells to have no room for another.
-func (p *pool) put(c *conn, reusable, full bool) {
-	for _, victim := range p.lighten(c, reusable, full) {
+// put takes a request off c.
+func (p *pool) put(c *conn, reusable bool) {
+	for _, victim := range p.lighten(c, reusable) {
 		victim.hangUp()
 	}
 }
 
-func (p *pool) lighten(c *conn, reusable, full bool) (victims []*conn) {
+func (p *pool) lighten(c *conn, reusable bool) (victims []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.streams--
-	c.full = full
-	c.retired = c.retired || !reusable || p.closed || !time.Now().Before(c.dies)
+	now := time.Now()
+	c.retired = c.retired || !reusable || p.closed || c.group.withdrawn || !now.Before(c.dies)
 	switch {
 	case c.gone:
 		return nil
 	case c.retired && c.streams == 0:
 		return []*conn{c}
-	case c.retired:
+	case c.hasRoom() && !now.Before(c.paused) && c.group.handOver(c):
 		return nil
-	case c.engine.shared() && !full:
-		c.group.wakeOne()
-	case !c.engine.shared() && c.group.handOver(c):
-		return nil
+	case c.streams == 0:
+		victims = p.rest(c)
+		c.group.wakeOne() // who wants a fresh one may close this
 	}
-	if c.streams > 0 {
-		return nil
-	}
-	return p.rest(c)
+	return victims
 }
 
 // rest puts c among those without work, and returns those that are too many.

@@ -46,7 +46,7 @@ func (p *pool) sweep() (victims []*conn) {
 	for k, g := range p.groups {
 		// Its limit may have been raised since.
 		for _, c := range g.shared {
-			c.full = false
+			c.limit = unlimited
 		}
 		if g.open == 0 && g.waiters.Len() == 0 && now.Sub(g.touched) > p.limits.ConnectionLifetime {
 			delete(p.groups, k)
@@ -80,9 +80,8 @@ func (p *pool) forget(keep func(fetch.Route) bool) {
 // withdraw takes all connections of g out of use and returns those that have no
 // work. Whoever waits for one looks again.
 func (p *pool) withdraw(g *group) (victims []*conn) {
-	for g.waiters.Len() > 0 {
-		g.wakeOne()
-	}
+	g.withdrawn = true
+	g.wakeAll()
 	for c := range p.conns {
 		if c.group != g {
 			continue

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"reflect"
-	"syscall"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -120,7 +119,7 @@ func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
 		return f
 	case errors.As(err, &record):
 		return x.fail(fetch.ReasonTLSHandshake, x.name+" does not speak TLS; check the scheme and the port", err)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case isReset(err):
 		return x.fail(fetch.ReasonConnectionReset, x.name+" reset the connection during the TLS handshake", err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return x.fail(fetch.ReasonTLSHandshake, x.name+" closed the connection during the TLS handshake", err)

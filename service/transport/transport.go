@@ -69,8 +69,9 @@ func New(o Options) *Transport {
 // RoundTrip carries out one hop on a connection of the pool or a new one. It
 // sends the request a second time only where the upstream said that it did not
 // look at the first (REFUSED_STREAM, GOAWAY: RFC 9113 section 8.7) and nothing
-// of the body was read, on a new connection each time, as long as Route.MaxDials
-// lasts; then it fails with TOO_MANY_DIALS.
+// of the body was read: on a new connection each time, or, where no more may be
+// open, on any. At most Route.MaxDials times it does so, with at most as many
+// dials; then it fails with TOO_MANY_DIALS.
 //
 // The error is a *fetch.Failure, whose Sent is the word on whether the request
 // may be sent again, or what the dialer returned (a *fetch.Denied among them),
@@ -92,9 +93,8 @@ func (t *Transport) carryOut(ctx context.Context, x *exchange) (*fetch.Response,
 	if err := checkRequest(x.req); err != nil {
 		return nil, err
 	}
-	fresh := x.req.Fresh
 	for {
-		c, err := t.connection(ctx, x, fresh)
+		c, err := t.connection(ctx, x)
 		if err != nil {
 			return nil, err
 		}
@@ -108,28 +108,29 @@ func (t *Transport) carryOut(ctx context.Context, x *exchange) (*fetch.Response,
 			x.end(c.engine.shared())
 			return nil, err
 		}
+		x.last = u.failure
 		if u.full {
 			if u.dead {
 				x.facts.Stale++
 			}
-			t.pool.releaseFull(c, u.dead)
+			t.pool.refused(c, u)
 			continue
 		}
 		x.end(true)
 		if !x.upload.untouched() {
 			return nil, u.failure
 		}
-		if x.facts.Dials >= x.req.Route.MaxDials {
-			return nil, x.tooManyDials(u.failure)
+		if x.refusals++; x.refusals > x.req.Route.MaxDials {
+			return nil, x.tooManyDials()
 		}
-		fresh = true
+		x.until = time.Time{}
 	}
 }
 
 // connection takes a connection from the pool or opens one, as the goroutine
 // of the request itself.
-func (t *Transport) connection(ctx context.Context, x *exchange, fresh bool) (*conn, error) {
-	g, c, err := t.pool.take(ctx, x, fresh)
+func (t *Transport) connection(ctx context.Context, x *exchange) (*conn, error) {
+	g, c, err := t.pool.take(ctx, x)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +153,9 @@ func (t *Transport) connection(ctx context.Context, x *exchange, fresh bool) (*c
 // open dials, shakes hands and puts an engine on the connection.
 func (t *Transport) open(ctx context.Context, x *exchange, g *group) (*conn, error) {
 	r := x.req
+	if x.facts.Dials >= r.Route.MaxDials {
+		return nil, x.tooManyDials()
+	}
 	x.enter(fetch.StageResolve)
 	result, err := t.dialer.Dial(ctx, r.Host, r.Port, r.Route, r.Timeouts, r.Route.MaxDials-x.facts.Dials)
 	x.facts.Dials += result.Dials
@@ -159,8 +163,11 @@ func (t *Transport) open(ctx context.Context, x *exchange, g *group) (*conn, err
 	x.facts.Times.Connect += result.Connect
 	if err != nil {
 		var f *fetch.Failure
-		if errors.As(err, &f) {
+		switch {
+		case errors.As(err, &f):
 			x.enter(f.Stage)
+		case result.Dials > 0:
+			x.enter(fetch.StageConnect)
 		}
 		return nil, err
 	}
@@ -213,7 +220,6 @@ func (t *Transport) Forget(keep func(fetch.Route) bool) { t.pool.forget(keep) }
 // but for a call that the HTTP/2 library never returns from; that is logged.
 func (t *Transport) Close(ctx context.Context) error {
 	err := t.pool.close(ctx)
-	t.h1.CloseIdleConnections()
 	bounded, stop := context.WithTimeout(context.Background(), abandonAfter)
 	defer stop()
 	if t.calls.wait(bounded) != nil {

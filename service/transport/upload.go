@@ -66,10 +66,21 @@ func (u *upload) Read(p []byte) (int, error) {
 	if u.add(n) {
 		return 0, u.stall()
 	}
+	// The last bytes wait until it is known that they are: an upstream that has
+	// them answers.
+	for err == nil && u.whole() {
+		var more [1]byte
+		var extra int
+		extra, err = u.body.Read(more[:])
+		if u.add(extra) {
+			return n, io.EOF
+		}
+	}
 	if err = u.judge(err); err != nil && err != io.EOF {
 		u.mu.Lock()
 		u.err = err
 		u.mu.Unlock()
+		return 0, err
 	}
 	if n > 0 && u.gave != nil {
 		u.gave(n)

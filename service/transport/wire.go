@@ -299,14 +299,19 @@ func (w *wire) Close() error {
 	return nil
 }
 
-// wake lets all reads end, as the connection is closed or about to be, and
-// tells whether a request was under way.
+// wake lets all reads end, those of the request's body too, as the connection is
+// closed or about to be. It tells whether a request was under way.
 func (w *wire) wake() (busy bool) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.closed = true
 	w.change.Broadcast()
-	return w.phase != phaseIdle
+	busy = w.phase != phaseIdle
+	x := w.x
+	w.mu.Unlock()
+	if x != nil {
+		x.upload.finish()
+	}
+	return busy
 }
 
 // response is the final head and how its body is delimited.
