@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
@@ -41,8 +42,9 @@ const (
 	streamWorkers = 64
 )
 
-func newGRPC(c *config.Loaded, m *metrics, log *slog.Logger) *grpc.Server {
-	who := caller.New(anonymousName(c))
+func (s *Service) newGRPC(m *metrics) *grpc.Server {
+	log := s.log
+	who := caller.New(anonymousName(s.config))
 	authenticated := selector.MatchFunc(needsCaller)
 	// A line for each RPC is for debugging: what has gone wrong inside is logged
 	// where it happens.
@@ -56,7 +58,7 @@ func newGRPC(c *config.Loaded, m *metrics, log *slog.Logger) *grpc.Server {
 	logged := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug })}
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(server.NewCodec()),
-		grpc.MaxConcurrentStreams(c.MaxConcurrentStreams()),
+		grpc.MaxConcurrentStreams(s.config.MaxConcurrentStreams()),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.MaxRecvMsgSize(maxReceivedBytes),
 		grpc.InitialWindowSize(streamWindowBytes),
@@ -75,9 +77,21 @@ func newGRPC(c *config.Loaded, m *metrics, log *slog.Logger) *grpc.Server {
 			m.rpcs.StreamServerInterceptor(),
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(logTo(log), logged...), verbose),
 			recovery.StreamServerInterceptor(panicked),
+			selector.StreamServerInterceptor(s.endWhenDraining, selector.MatchFunc(isWatch)),
 			selector.StreamServerInterceptor(auth.StreamServerInterceptor(who.Authenticate), authenticated),
 		),
 	)
+}
+
+// isWatch tells the RPCs that last as long as their caller likes and carry no
+// fetch. A drain does not wait for them.
+func isWatch(ctx context.Context, c interceptors.CallMeta) bool { return !needsCaller(ctx, c) }
+
+func (s *Service) endWhenDraining(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.watching, cancel)()
+	return next(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
 }
 
 // anonymousName is the configured name of those who prove no identity; empty

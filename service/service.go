@@ -52,12 +52,16 @@ type Service struct {
 	config    *config.Loaded
 	log       *slog.Logger
 	transport fetch.Transport
+	engine    *engine.Engine
 	policy    *policy.Policy
 	health    *health.Server
 	grpc      *grpc.Server
 	http      *http.Server
 	listeners struct{ grpc, http net.Listener }
 	ready     atomic.Bool
+	// watching ends the RPCs that only watch the service, when it drains.
+	watching   context.Context
+	endWatches context.CancelFunc
 }
 
 // New builds a service and opens its listeners; it answers from Serve on. The
@@ -65,6 +69,7 @@ type Service struct {
 func New(o Options) (*Service, error) {
 	o = withDefaults(o)
 	s := &Service{config: o.Config, log: o.Log}
+	s.watching, s.endWatches = context.WithCancel(context.Background())
 	if err := s.listen(o); err != nil {
 		return nil, err
 	}
@@ -133,7 +138,8 @@ func (s *Service) build(o Options) error {
 		Limits: limits,
 		Log:    o.Log,
 	})
-	fetches := server.New(engine.New(s.transport, s.policy), server.Options{
+	s.engine = engine.New(s.transport, s.policy)
+	fetches := server.New(s.engine, server.Options{
 		Limits:     limits,
 		TLS:        fetch.TLSSettings{RootsID: rootsID, MinVersion: o.Config.MinTLSVersion()},
 		UserAgent:  "fetchgate/" + o.Version,
@@ -142,7 +148,7 @@ func (s *Service) build(o Options) error {
 	})
 	s.health = health.NewServer()
 	metrics := newMetrics(o.Version)
-	s.grpc = newGRPC(o.Config, metrics, o.Log)
+	s.grpc = s.newGRPC(metrics)
 	fetches.Register(s.grpc)
 	registerHealth(s.grpc, s.health)
 	if isLoopback(s.listeners.grpc.Addr()) {
@@ -249,16 +255,25 @@ func (s *Service) Serve(ctx context.Context) error {
 	return err
 }
 
-// stop ends the service in order: say so, let fetches end, close upstream
-// connections, close the HTTP listener last.
+// lastWord is how long fetches that a drain has cut have to tell their callers.
+const lastWord = 2 * time.Second
+
+// stop ends the service in order: say so, let fetches end, cut what is left,
+// close upstream connections, close the HTTP listener last.
 func (s *Service) stop() {
 	s.ready.Store(false)
 	s.health.Shutdown()
+	s.endWatches()
 	grace := s.config.DrainGrace()
 	s.log.Info("draining", "grace", grace)
-	cut := time.AfterFunc(grace, s.grpc.Stop)
+	cut := time.AfterFunc(grace, func() {
+		s.log.Warn("the grace is over: cutting the fetches in flight", "grace", grace)
+		s.engine.Drain()
+	})
+	kill := time.AfterFunc(grace+lastWord, s.grpc.Stop)
 	s.grpc.GracefulStop()
 	cut.Stop()
+	kill.Stop()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -1,0 +1,197 @@
+package service_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/fetchtest"
+)
+
+// What other HTTP/1.1 parsers are tested with answers real fetches. Where
+// fetchgate takes more or less than a suite wants, docs/exceptions.md says why.
+
+// stolen is a response that nobody asked for.
+const stolen = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
+
+// rawResponses is an upstream that answers as a case says, and a fetchgate that
+// may reach it.
+type rawResponses struct {
+	*fetchtest.Recorder
+	*fetchtest.Fetchgate
+	cases []fetchtest.ResponseCase
+}
+
+// startRawResponses starts both. The path of a request has the number of a case:
+// "/N" is answered with its bytes and the end of the connection, "/N/more" with
+// its bytes, then a stolen response and no end. Other paths are answered well.
+func startRawResponses(t *testing.T) *rawResponses {
+	t.Helper()
+	r := &rawResponses{cases: fetchtest.ResponseCases(t)}
+	if len(r.cases) != 249 {
+		t.Fatalf("%d cases, want 249", len(r.cases))
+	}
+	r.Recorder = fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(asked *fetchtest.Recorded) fetchtest.Step {
+		number, more, _ := strings.Cut(strings.TrimPrefix(asked.Target, "/"), "/")
+		i, err := strconv.Atoi(number)
+		switch {
+		case err != nil:
+			return fetchtest.Answer(200, "ok")
+		case more == "more":
+			return fetchtest.Write(string(r.cases[i].Raw) + stolen)
+		default:
+			return fetchtest.Steps(fetchtest.Write(string(r.cases[i].Raw)), fetchtest.HalfClose())
+		}
+	}})
+	r.Fetchgate = fetchtest.Start(t, fetchtest.Options{Allow: []string{fetchtest.OriginOf(r.Upstream)}})
+	return r
+}
+
+// request is the one for case i. Its connection serves no other after it.
+func (r *rawResponses) request(i int) *request {
+	m := &request{
+		Request: &fetchgatev1.HttpRequest{Method: "GET", Url: r.URL(fmt.Sprint("/", i))},
+		Options: &fetchgatev1.FetchOptions{Connection: &fetchgatev1.ConnectionOptions{CloseAfter: new(true)}},
+	}
+	if r.cases[i].SkipBody {
+		m.Request.Method = "HEAD"
+	}
+	return m
+}
+
+// verdictOf is what fetchgate did, in the words of the suites.
+func verdictOf(a *answer) fetchtest.Verdict {
+	switch {
+	case a.failure == nil:
+		return fetchtest.VerdictAccept
+	case a.head == nil:
+		return fetchtest.VerdictReject
+	}
+	return fetchtest.VerdictRejectBody
+}
+
+// outcomeOf is what fetchgate did, in the words of docs/exceptions.md.
+func outcomeOf(a *answer) string {
+	taken := fmt.Sprintf("%d, %d bytes", a.head.GetStatus(), len(a.body))
+	switch verdictOf(a) {
+	case fetchtest.VerdictAccept:
+		return taken
+	case fetchtest.VerdictReject:
+		return reasonOf(a.failure)
+	}
+	return taken + ", then " + reasonOf(a.failure)
+}
+
+// wanted is what a suite wants, in the words of docs/exceptions.md.
+func wanted(c fetchtest.ResponseCase) string {
+	if c.Status == nil {
+		return string(c.Verdict)
+	}
+	return fmt.Sprintf("%s %d", c.Verdict, *c.Status)
+}
+
+// agrees tells whether a is what c wants.
+func agrees(a *answer, c fetchtest.ResponseCase) bool {
+	isWhole := c.Verdict == fetchtest.VerdictAccept || c.Verdict == fetchtest.VerdictAcceptFirst
+	switch got := verdictOf(a); {
+	case !isWhole:
+		return got == c.Verdict
+	case got != fetchtest.VerdictAccept:
+		return false
+	}
+	return (c.Status == nil || int(a.head.GetStatus()) == *c.Status) &&
+		(c.Body == nil || string(a.body) == *c.Body) &&
+		(c.BodyLen == nil || len(a.body) == *c.BodyLen)
+}
+
+// shortID is the id of a case without its title.
+func shortID(c fetchtest.ResponseCase) string {
+	id, _, _ := strings.Cut(c.ID, " ")
+	return id
+}
+
+func TestRawResponses(t *testing.T) {
+	r := startRawResponses(t)
+	disagree := map[string][]string{}
+	seen := map[string]bool{}
+	for i, c := range r.cases {
+		id := shortID(c)
+		if seen[id] {
+			t.Fatalf("two cases are called %s", id)
+		}
+		seen[id] = true
+		var outcomes []string
+		for _, rpc := range rpcs {
+			a, err := rpc.call(within(t), r, r.request(i))
+			if err != nil {
+				t.Fatalf("%s: %s: %v", id, rpc.name, err)
+			}
+			outcomes = append(outcomes, outcomeOf(a)+": "+string(a.body))
+			if !agrees(a, c) {
+				disagree[id] = []string{wanted(c), outcomeOf(a)}
+			}
+		}
+		if outcomes[0] != outcomes[1] {
+			t.Errorf("%s: Fetch and StreamFetch differ: %q", id, outcomes)
+		}
+	}
+	t.Logf("%d of %d agree", len(r.cases)-len(disagree), len(r.cases))
+	wantExceptions(t, "HTTP/1.1 responses", disagree)
+}
+
+// TestNothingBehindAResponseIsTaken: what an upstream sends behind a response
+// that says its length is no answer to the next fetch, which gets a connection
+// of its own although this one is open.
+func TestNothingBehindAResponseIsTaken(t *testing.T) {
+	r := startRawResponses(t)
+	tried := 0
+	for i, c := range r.cases {
+		m := r.request(i)
+		alone := r.fetch(t, m)
+		if alone.failure != nil || !saysItsLength(m.GetRequest().GetMethod(), alone.head) {
+			continue
+		}
+		tried++
+		m.Options, m.Request.Url = nil, m.Request.Url+"/more"
+		if first := r.fetch(t, m); outcomeOf(first) != outcomeOf(alone) {
+			t.Errorf("%s: %s with a response behind it, %s without", c.ID, outcomeOf(first), outcomeOf(alone))
+		}
+		used := r.lastConn()
+		m.Request.Method, m.Request.Url = "GET", r.URL("/next")
+		if next := r.fetch(t, m); string(next.body) != "ok" || r.lastConn() == used {
+			t.Errorf("%s: the next fetch got %q on connection %d, after connection %d", c.ID, next.body, r.lastConn(), used)
+		}
+	}
+	t.Logf("%d responses tried", tried)
+	if tried < 50 {
+		t.Error("too few responses say their length to show anything")
+	}
+}
+
+func (r *rawResponses) fetch(t *testing.T, m *request) *answer {
+	t.Helper()
+	a, err := whole(within(t), r, m)
+	if err != nil {
+		t.Fatalf("%s: %v", m.GetRequest().GetUrl(), err)
+	}
+	return a
+}
+
+// lastConn is the number of the connection of the last request.
+func (r *rawResponses) lastConn() int {
+	requests := r.Requests()
+	return requests[len(requests)-1].Conn
+}
+
+// saysItsLength tells whether a response ends before its connection does (RFC
+// 9112 section 6.3).
+func saysItsLength(method string, h *fetchgatev1.HttpHead) bool {
+	status := h.GetStatus()
+	return method == "HEAD" || status == 204 || status == 304 ||
+		slices.ContainsFunc(h.GetHeaders(), func(f *fetchgatev1.HeaderField) bool {
+			return strings.EqualFold(f.GetName(), "Content-Length") || strings.EqualFold(f.GetName(), "Transfer-Encoding")
+		})
+}
