@@ -12,32 +12,37 @@ import (
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
+// maxUnwanted is how much of a body is read only for the report after it, in
+// bytes.
+const maxUnwanted = 1 << 20
+
 // fetcher sends a request and puts its answer where the user wants it.
 type fetcher struct {
 	service  *connection
 	name     program
 	out, err io.Writer
-	fail     bool // whether a status of 400 or more is a problem
-	report   bool // whether to print heads and reports
+	fail     bool              // whether a status of 400 or more is a problem
+	report   bool              // whether to print heads and reports
+	typed    map[string]string // what the user typed for a part of the request, by its path
 }
 
 // unary takes the answer in one message.
 func (f *fetcher) unary(ctx context.Context, request *fetchgatev1.FetchRequest) error {
 	answer, err := f.service.Fetch(ctx, request)
 	if err != nil {
-		return f.service.problem(ctx, err, f.name)
+		return f.problem(ctx, err)
 	}
 	response := answer.GetResponse()
 	f.printHead(response.GetHead())
 	f.printReport(answer.GetReport())
 	switch {
 	case answer.GetFailure() != nil:
-		return failed(answer.GetFailure())
+		return failedAt(request.GetRequest().GetUrl(), answer.GetFailure())
 	case response == nil:
 		return broken("the answer holds neither a response nor a failure")
 	}
-	if err := f.judge(response.GetHead()); err != nil {
-		return err
+	if p := f.judge(response.GetHead()); p != nil {
+		return p
 	}
 	_, err = f.out.Write(response.GetBody())
 	return err
@@ -64,8 +69,11 @@ func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest,
 		return err
 	}
 	f.printReport(d.summary.GetReport())
+	if d.unwanted != nil {
+		return d.unwanted
+	}
 	if failure := d.summary.GetFailure(); failure != nil {
-		return failed(failure)
+		return failedAt(request.GetRequest().GetUrl(), failure)
 	}
 	if file == nil {
 		return nil
@@ -84,6 +92,7 @@ type delivery struct {
 	progress *progress // nil: none
 
 	received int64
+	unwanted *problem // why the body is read only for the report after it; nil: it is not
 	summary  *fetchgatev1.StreamSummary
 }
 
@@ -96,7 +105,7 @@ func (d *delivery) receive(ctx context.Context, request *fetchgatev1.FetchReques
 		Request: request.GetRequest(), Options: request.GetOptions(),
 	})
 	if err != nil {
-		return d.service.problem(ctx, err, d.name)
+		return d.problem(ctx, err)
 	}
 	for d.summary == nil {
 		message, err := stream.Recv()
@@ -104,7 +113,7 @@ func (d *delivery) receive(ctx context.Context, request *fetchgatev1.FetchReques
 			return broken("the stream ended without its summary: the body was cut short")
 		}
 		if err != nil {
-			return d.service.problem(ctx, err, d.name)
+			return d.problem(ctx, err)
 		}
 		if err := d.take(message); err != nil {
 			return err
@@ -121,10 +130,16 @@ func (d *delivery) take(message *fetchgatev1.StreamFetchResponse) error {
 		if d.progress != nil {
 			d.progress.total = bodyLength(event.Head)
 		}
-		return d.judge(event.Head)
+		d.unwanted = d.judge(event.Head)
+		if d.unwanted != nil && !d.report {
+			return d.unwanted
+		}
 	case *fetchgatev1.StreamFetchResponse_Data:
 		if event.Data.GetOffsetBytes() != d.received {
 			return broken(fmt.Sprintf("the stream went on at byte %d of the body instead of %d", event.Data.GetOffsetBytes(), d.received))
+		}
+		if d.unwanted != nil {
+			return d.discard(event.Data.GetData())
 		}
 		n, err := d.sink.Write(event.Data.GetData())
 		d.received += int64(n)
@@ -133,6 +148,28 @@ func (d *delivery) take(message *fetchgatev1.StreamFetchResponse) error {
 		d.summary = event.Summary
 	}
 	return nil
+}
+
+// discard counts a piece of a body that is not wanted, until it is too much for
+// the report after it.
+func (d *delivery) discard(piece []byte) error {
+	d.received += int64(len(piece))
+	if d.received <= maxUnwanted {
+		return nil
+	}
+	d.unwanted.why = fmt.Sprintf("there is no report: it comes after the body, which has more than %s", formatBytes(maxUnwanted))
+	return d.unwanted
+}
+
+// problem says what an RPC error means for the user. It names what the user
+// typed, not the part of the request that this became.
+func (f *fetcher) problem(ctx context.Context, err error) *problem {
+	p := f.service.problem(ctx, err, f.name)
+	path, rest, _ := strings.Cut(p.why, ": ")
+	if typed := f.typed[path]; typed != "" {
+		p.why, p.next = typed+": "+rest, "mend "+typed
+	}
+	return p
 }
 
 func (f *fetcher) printHead(head *fetchgatev1.HttpHead) {
@@ -148,7 +185,7 @@ func (f *fetcher) printReport(report *fetchgatev1.FetchReport) {
 }
 
 // judge makes a problem of a status of 400 or more, if the user wants that.
-func (f *fetcher) judge(head *fetchgatev1.HttpHead) error {
+func (f *fetcher) judge(head *fetchgatev1.HttpHead) *problem {
 	if !f.fail || head.GetStatus() < 400 {
 		return nil
 	}

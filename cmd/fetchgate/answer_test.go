@@ -87,6 +87,30 @@ func TestStreamCutShort(t *testing.T) {
 	}
 }
 
+// TestStreamFailReports: --fail keeps the body from its sink, not the report
+// from its reader.
+func TestStreamFailReports(t *testing.T) {
+	piece := strings.Repeat("x", maxUnwanted/2)
+	for _, c := range []struct {
+		events []*fetchgatev1.StreamFetchResponse
+		says   string
+	}{
+		{[]*fetchgatev1.StreamFetchResponse{headEvent(404), dataEvent(0, "no "), dataEvent(3, "page"), summaryEvent(nil)}, "\nreport: "},
+		{[]*fetchgatev1.StreamFetchResponse{headEvent(404), dataEvent(0, piece), dataEvent(maxUnwanted/2, piece), summaryEvent(nil)}, "\nreport: "},
+		{[]*fetchgatev1.StreamFetchResponse{headEvent(404), dataEvent(0, piece), dataEvent(maxUnwanted/2, piece), dataEvent(maxUnwanted, "x"), summaryEvent(nil)},
+			"\n  there is no report: it comes after the body, which has more than 1.0 MiB\n"},
+	} {
+		dir := t.TempDir()
+		for _, args := range [][]string{{"--stream"}, {"-o", filepath.Join(dir, "page")}} {
+			r := getStream(t, c.events, nil, append(args, "--fail", "--report")...)
+			if r.code != exitStatus || r.out != "" || !strings.Contains(r.err, "\nfetchgate: the upstream answered 404\n") || !strings.Contains(r.err, c.says) {
+				t.Errorf("%q: exit code %d, stdout %.20q; stderr, want %q:\n%s", args, r.code, r.out, c.says, r.err)
+			}
+		}
+		wantOnly(t, dir)
+	}
+}
+
 // wantOnly fails the test unless path is a file that is alone in its directory
 // or an empty directory.
 func wantOnly(t *testing.T, path string) {

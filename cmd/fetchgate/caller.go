@@ -3,71 +3,20 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net"
+	"net/url"
 	"strings"
-	"sync"
-	"syscall"
-	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
-// defaultAddress is where a service listens that was told nothing else.
-const defaultAddress = "127.0.0.1:7801"
-
-// dialTimeout is for one connection to the service.
-const dialTimeout = 5 * time.Second
-
 // maxMessage bounds text of a server or an upstream on the terminal, in bytes.
 const maxMessage = 1024
-
-// connection is a service as its caller sees it.
-type connection struct {
-	fetchgatev1.FetchServiceClient
-	conn    *grpc.ClientConn
-	address string
-
-	mu     sync.Mutex
-	dialed error // of the last dial
-}
-
-// dial returns a connection to the service at address, HOST:PORT. It is made
-// with the first RPC.
-func dial(address string) (*connection, error) {
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		return nil, errors.New("it is not HOST:PORT")
-	}
-	c := &connection{address: address}
-	// Passthrough leaves names to the dialer, whose errors say more than
-	// those of gRPC.
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(c.dial))
-	if err != nil {
-		return nil, err
-	}
-	c.conn, c.FetchServiceClient = conn, fetchgatev1.NewFetchServiceClient(conn)
-	return c, nil
-}
-
-func (c *connection) dial(ctx context.Context, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dialed = err
-	return conn, err
-}
-
-func (c *connection) Close() error { return c.conn.Close() }
 
 // problem says what an RPC error means for its caller. ctx is that of the RPC.
 func (c *connection) problem(ctx context.Context, err error, name program) *problem {
@@ -77,7 +26,7 @@ func (c *connection) problem(ctx context.Context, err error, name program) *prob
 	switch {
 	case ctx.Err() == context.Canceled:
 		return &problem{code: exitInterrupted, what: "interrupted"}
-	case s.Code() == codes.Unavailable && reason == "":
+	case s.Code() == codes.Unavailable && reason == "", s.Code() == codes.DeadlineExceeded && !c.greeted():
 		return c.unreachable(message, name)
 	case s.Code() == codes.PermissionDenied:
 		what := "denied by policy: " + reason
@@ -92,23 +41,6 @@ func (c *connection) problem(ctx context.Context, err error, name program) *prob
 		what += ", " + reason
 	}
 	return &problem{exitRPC, what, message, nextOf(s)}
-}
-
-// unreachable tells a service that is not there from one that went away.
-func (c *connection) unreachable(message string, name program) *problem {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dialed == nil {
-		return &problem{exitRPC, "the connection to fetchgate at " + c.address + " broke", message,
-			"see whether the service still runs, and send the request again if it may be sent twice"}
-	}
-	why := c.dialed.Error()
-	var number syscall.Errno
-	if errors.As(c.dialed, &number) {
-		why = number.Error()
-	}
-	return &problem{exitRPC, "cannot reach fetchgate at " + c.address, why,
-		fmt.Sprintf("start it with: make run (or %s serve), or name another with --address", name)}
 }
 
 // errorInfo returns the reason and the rule of an error of fetchgate; empty for
@@ -166,6 +98,19 @@ func failed(f *fetchgatev1.Failure) *problem {
 	}
 	if f.GetReason() == fetchgatev1.FailureReason_FAILURE_REASON_RESPONSE_TOO_LARGE {
 		p.next = "add --stream or -o FILE"
+	}
+	return p
+}
+
+// failedAt says what a failure means for who asked for that URL.
+func failedAt(rawURL string, f *fetchgatev1.Failure) *problem {
+	p := failed(f)
+	switch f.GetReason() {
+	case fetchgatev1.FailureReason_FAILURE_REASON_DISCONNECTED, fetchgatev1.FailureReason_FAILURE_REASON_MALFORMED_HEAD:
+		// This is what an upstream that expects TLS makes of a request without it.
+		if u, err := url.Parse(rawURL); err == nil && u.Scheme == "http" && u.Port() != "" && u.Port() != "80" {
+			p.next = strings.TrimSuffix(p.next, ".") + "; or, if the upstream speaks TLS there, write https://"
+		}
 	}
 	return p
 }

@@ -31,9 +31,21 @@ func (c *checkCommand) Run(s streams) error {
 		fmt.Fprintln(s.out, err)
 		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}
 	}
-	_, err = fmt.Fprintf(s.out, "%s: ok (%s, %s)\n", c.File,
-		count(int32(len(loaded.Config.GetRules())), "rule"), count(int32(len(loaded.Config.GetCallers())), "caller"))
+	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(loaded))
 	return err
+}
+
+// scope says how much a configuration names, and what holds where it names
+// nothing.
+func scope(c *config.Loaded) string {
+	rules, callers := "no rules: public addresses on ports 80 and 443", "no callers: loopback only"
+	if n := len(c.Config.GetRules()); n > 0 {
+		rules = count(int32(n), "rule")
+	}
+	if n := len(c.Config.GetCallers()); n > 0 {
+		callers = count(int32(n), "caller")
+	}
+	return rules + "; " + callers
 }
 
 // readable tells a file that is not there from one with mistakes. It reads

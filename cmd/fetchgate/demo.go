@@ -71,7 +71,7 @@ func runDemo(ctx context.Context, s streams, name program, o demoOptions) error 
 	}
 	fmt.Fprintf(s.out, "\nAll %d steps show what they should.\n", len(demoSteps))
 	fmt.Fprintf(s.out, "next: %s serve\n", name)
-	fmt.Fprintf(s.out, "next: %s\n", nextGet(defaultAddress, name))
+	fmt.Fprintf(s.out, "next: %s\n", nextGet(defaultAddress, exampleURL, name))
 	fmt.Fprintf(s.out, "next: %s demo --break stream   # see a check fail\n", name)
 	return nil
 }

@@ -28,11 +28,11 @@ type getCommand struct {
 	URL string `arg:"" help:"The absolute http or https URL."`
 
 	Address string         `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
-	Method  string         `name:"request" short:"X" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
+	Method  string         `name:"request" short:"X" type:"given" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
 	Headers []string       `name:"header" short:"H" sep:"none" placeholder:"'NAME: VALUE'" help:"A header field; may be repeated."`
 	Data    []string       `short:"d" sep:"none" xor:"body" placeholder:"DATA|@FILE|@-" help:"A body, sent byte for byte as application/x-www-form-urlencoded unless a Content-Type is given; repeated ones are joined with '&'."`
 	JSON    *string        `name:"json" xor:"body" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
-	Output  string         `short:"o" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
+	Output  string         `short:"o" type:"given" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
 	Stream  bool           `help:"Stream the body; it may then be larger than 3 MiB."`
 	Timeout *time.Duration `placeholder:"DURATION" help:"How long the whole fetch may take, such as 10s."`
 	Fail    bool           `short:"f" help:"Exit with 22 and write no body when the status is 400 or more."`
@@ -41,7 +41,9 @@ type getCommand struct {
 
 // Help is the end of the command's help.
 func (getCommand) Help() string {
-	return "The body goes to standard output, everything else to standard error.\n\n" + exitCodesHelp
+	return "The body goes to standard output, everything else to standard error. " +
+		"A body that is not text is not written to a terminal (exit code 8).\n\n" +
+		"With --fail, --report reads up to 1 MiB of a streamed body that is not written, for the report comes after it.\n\n" + exitCodesHelp
 }
 
 // Run performs the fetch.
@@ -60,7 +62,10 @@ func (c *getCommand) Run(ctx context.Context, s streams, name program) error {
 		return &problem{exitUsage, "cannot use the address " + c.Address, err.Error(), "write it as HOST:PORT"}
 	}
 	defer service.Close()
-	f := &fetcher{service: service, out: s.out, err: s.err, name: name, fail: c.Fail, report: c.Report}
+	f := &fetcher{service: service, out: s.out, err: s.err, name: name, fail: c.Fail, report: c.Report, typed: c.typed()}
+	if terminalWidth(s.out) != nil {
+		f.out = &screen{terminal: s.out}
+	}
 	if c.Stream || c.Output != "" {
 		return f.stream(ctx, request, c.Output)
 	}
@@ -93,6 +98,23 @@ func (c *getCommand) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error)
 		options.Report = fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum()
 	}
 	return &fetchgatev1.FetchRequest{Request: request, Options: options}, nil
+}
+
+// typed returns what the user typed for each part of the request that the
+// service may find wrong, by the part's path.
+func (c *getCommand) typed() map[string]string {
+	typed := map[string]string{
+		"request.url": "the URL", "request.method": "-X", "request.headers": "-H", "request.body": "-d",
+		"request.body.json": "--json", "options.timeouts.total": "--timeout", "options.report": "--report",
+	}
+	if c.JSON != nil {
+		typed["request.body"] = "--json"
+	}
+	for i, line := range c.Headers {
+		name, _, _ := strings.Cut(line, ":")
+		typed[fmt.Sprintf("request.headers[%d]", i)] = fmt.Sprintf("-H %+.64q", name)
+	}
+	return typed
 }
 
 func parseHeaders(lines []string) ([]*fetchgatev1.HeaderField, error) {

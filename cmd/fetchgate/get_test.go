@@ -205,12 +205,16 @@ func TestGetExitCodes(t *testing.T) {
 			Domain: "fetchgate", Reason: "DESTINATION_DENIED", Metadata: map[string]string{"rule": "default-deny"}}),
 			code: exitDenied, says: "denied by policy: DESTINATION_DENIED, rule default-deny\n  no rule allows it\n  next: ask team-edge\n"},
 		"invalid": {err: refusedWith(codes.InvalidArgument, "request.url: no scheme", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "INVALID_URL"}),
-			code: exitRPC, says: "request.url: no scheme"},
+			code: exitRPC, says: "\n  the URL: no scheme\n  next: mend the URL\n"},
 		"over quota": {err: refusedWith(codes.ResourceExhausted, "quota", &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 3}}),
 			code: exitRPC, says: "next: wait 3s"},
 		"draining": {err: refusedWith(codes.Unavailable, "draining", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "DRAINING"}),
 			code: exitRPC, says: "another replica"},
-		"neither": {answer: &fetchgatev1.FetchResponse{}, code: exitRPC, says: "neither"},
+		"flag is named": {err: refusedWith(codes.InvalidArgument, "request.headers[1]: no value; mend it"), args: []string{"-H", "A: 1", "-H", "To\xc3\xa9ken: secret"},
+			code: exitRPC, says: "\n  -H \"To\\u00e9ken\": no value; mend it\n  next: mend -H \"To\\u00e9ken\"\n"},
+		"body is named": {err: refusedWith(codes.InvalidArgument, "request.body: too big"), args: []string{"--json", "{}"}, code: exitRPC, says: "\n  --json: too big\n"},
+		"other part":    {err: refusedWith(codes.InvalidArgument, "request.headers[9]: x"), code: exitRPC, says: "next: mend the part of the request that is named above"},
+		"neither":       {answer: &fetchgatev1.FetchResponse{}, code: exitRPC, says: "neither"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := get(t, c.answer, c.err, c.args...)
@@ -222,18 +226,40 @@ func TestGetExitCodes(t *testing.T) {
 	}
 }
 
-func TestGetWithoutService(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// TestGetSuspectsTLS: an upstream that expects TLS hangs up on a request
+// without it, or answers with an alert.
+func TestGetSuspectsTLS(t *testing.T) {
+	const hint = "; or, if the upstream speaks TLS there, write https://"
+	disconnected, malformed := fetchgatev1.FailureReason_FAILURE_REASON_DISCONNECTED, fetchgatev1.FailureReason_FAILURE_REASON_MALFORMED_HEAD
+	for _, c := range []struct {
+		url    string
+		reason fetchgatev1.FailureReason
+		want   bool
+	}{
+		{"http://example.com:8443/", disconnected, true},
+		{"http://example.com:443/", malformed, true},
+		{"http://example.com:443/", fetchgatev1.FailureReason_FAILURE_REASON_CONNECTION_RESET, false},
+		{"http://example.com/", disconnected, false},
+		{"http://example.com:80/", disconnected, false},
+		{"https://example.com:8443/", disconnected, false},
+	} {
+		if p := failedAt(c.url, &fetchgatev1.Failure{Reason: c.reason}); strings.HasSuffix(p.next, hint) != c.want {
+			t.Errorf("%s, %v: next: %s", c.url, c.reason, p.next)
+		}
 	}
-	address := listener.Addr().String()
-	listener.Close()
-	r := runHere(t.Context(), "", "get", "--address", address, "http://example.com/")
-	r.wantCode(t, exitRPC)
-	want := "fetchgate: cannot reach fetchgate at " + address + "\n  connection refused\n  next: start it with: make run"
-	if !strings.HasPrefix(r.err, want) {
-		t.Errorf("it says\n%swant\n%s", r.err, want)
+	answer := failedWith(&fetchgatev1.Failure{Reason: disconnected})
+	for _, args := range [][]string{nil, {"--stream"}} {
+		service := &canned{
+			answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return answer, nil },
+			stream: func(s grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error {
+				return s.Send(summaryEvent(answer.GetFailure()))
+			},
+		}
+		r := runHere(t.Context(), "", append([]string{"get", "--address", service.start(t), "http://example.com:8443/"}, args...)...)
+		r.wantCode(t, exitFailed)
+		if !strings.Contains(r.err, hint) {
+			t.Errorf("%q says\n%s", args, r.err)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -55,6 +56,8 @@ func run(ctx context.Context, args []string, s streams) int {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { exited = code }),
 		kong.KindMapper(reflect.String, kong.MapperFunc(asTyped)),
+		kong.NamedMapper("given", kong.MapperFunc(asGiven)),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(asDuration)),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(s, name),
 		kong.Vars{"defaultAddress": defaultAddress, "steps": stepNames},
@@ -70,17 +73,6 @@ func run(ctx context.Context, args []string, s streams) int {
 		return tell(s.err, &problem{exitUsage, err.Error(), "", usageHint(name, err)})
 	}
 	return tell(s.err, parsed.Run())
-}
-
-// asTyped takes an argument byte for byte. kong's own mapper turns bytes that
-// are not UTF-8, which values of fields and names of files may have, into U+FFFD.
-func asTyped(c *kong.DecodeContext, target reflect.Value) error {
-	token, err := c.Scan.PopValue("string")
-	if err != nil {
-		return err
-	}
-	target.SetString(fmt.Sprint(token.Value))
-	return nil
 }
 
 func usageHint(name program, err error) string {

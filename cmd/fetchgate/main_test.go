@@ -100,6 +100,8 @@ func TestHelp(t *testing.T) {
 
 // TestUsage: what cannot be meant is refused before anything is sent.
 func TestUsage(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what is not refused ends at once
 	for _, c := range []struct {
 		args []string
 		says string
@@ -110,7 +112,12 @@ func TestUsage(t *testing.T) {
 		{[]string{"get"}, "<url>"},
 		{[]string{"get", "-d", "a", "--json", "{}", "http://example.com/"}, "can't be used together"},
 		{[]string{"get", "--timeout", "0s", "http://example.com/"}, "--timeout must be more than 0"},
-		{[]string{"get", "--timeout", "soon", "http://example.com/"}, "--timeout"},
+		{[]string{"get", "--timeout", "soon", "http://example.com/"}, `--timeout: "soon" is not a duration`},
+		{[]string{"get", "--timeout", "10", "http://example.com/"}, "write 10s"},
+		{[]string{"get", "--timeout", "1m30", "http://example.com/"}, "write 1m30s"},
+		{[]string{"get", "-o", "", "http://example.com/"}, "--output"},
+		{[]string{"get", "-X", "", "http://example.com/"}, "the value is empty"},
+		{[]string{"serve", "--config", ""}, "--config"},
 		{[]string{"get", "-H", "NoColon", "http://example.com/"}, "Name: value"},
 		{[]string{"get", "-d", "@/does/not/exist", "http://example.com/"}, "no such file"},
 		{[]string{"get", "--address", "nowhere", "http://example.com/"}, "HOST:PORT"},
@@ -118,7 +125,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"get", "-o", os.TempDir(), "http://example.com/"}, "directory"},
 		{[]string{"demo", "--break", "everything"}, "--break"},
 	} {
-		r := runHere(t.Context(), "", c.args...)
+		r := runHere(ctx, "", c.args...)
 		r.wantCode(t, exitUsage)
 		if !strings.Contains(r.err, c.says) || !strings.Contains(r.err, "next: ") {
 			t.Errorf("%q says\n%swant %q and what to do next", c.args, r.err, c.says)

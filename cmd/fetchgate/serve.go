@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/fetchgate/fetchgate/service"
@@ -17,9 +19,9 @@ import (
 const maxRulesShown = 5
 
 type serveCommand struct {
-	Config      string `placeholder:"FILE" help:"The configuration. Without one: public addresses only, listeners on loopback."`
-	GRPCAddress string `name:"grpc-address" placeholder:"HOST:PORT" help:"Where to serve gRPC, instead of what the configuration says (default ${defaultAddress})."`
-	HTTPAddress string `name:"http-address" placeholder:"HOST:PORT" help:"Where to serve health and metrics, instead of what the configuration says (default 127.0.0.1:7802)."`
+	Config      string `type:"given" placeholder:"FILE" help:"The configuration. Without one: public addresses only, listeners on loopback."`
+	GRPCAddress string `name:"grpc-address" type:"given" placeholder:"HOST:PORT" help:"Where to serve gRPC, instead of what the configuration says (default ${defaultAddress})."`
+	HTTPAddress string `name:"http-address" type:"given" placeholder:"HOST:PORT" help:"Where to serve health and metrics, instead of what the configuration says (default 127.0.0.1:7802)."`
 }
 
 // Help is the end of the command's help.
@@ -51,7 +53,9 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 	if err != nil {
 		return c.cannotStart(err, name)
 	}
-	firstScreen(s.err, served, loaded, name)
+	if !loaded.LogJSON() { // else its reader is a program, and the log says what has started
+		firstScreen(s.err, served, loaded, name)
+	}
 	if err := served.Serve(ctx); err != nil {
 		return &problem{exitFailed, "the service ended", err.Error(), "read its log above"}
 	}
@@ -94,16 +98,39 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 	for _, setting := range loaded.Dangerous() {
 		fmt.Fprintf(w, "  DANGER   %s (%s)\n", setting, loaded.Locate(setting))
 	}
-	fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), name))
+	fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), sampleURL(loaded), name))
 }
 
-// nextGet is a command line that fetches through the service at address.
-func nextGet(address string, name program) string {
-	line := fmt.Sprintf("%s get https://example.com/", name)
-	if address = reachable(address); address != defaultAddress {
-		line = fmt.Sprintf("%s get --address %s https://example.com/", name, address)
+// exampleURL is what to fetch where nothing better is known.
+const exampleURL = "https://example.com/"
+
+// sampleURL is a URL of the first origin that a rule names in full and opens
+// for GET.
+func sampleURL(c *config.Loaded) string {
+	for _, rule := range c.Config.GetRules() {
+		if methods := rule.GetMethods(); len(methods) > 0 && !slices.Contains(methods, "GET") {
+			continue
+		}
+		for _, origin := range rule.GetOrigins() {
+			u, err := url.Parse(origin)
+			if err != nil || strings.Contains(origin, "*") {
+				continue
+			}
+			if ports := rule.GetPorts(); len(ports) > 0 && u.Port() == "" {
+				u.Host += fmt.Sprintf(":%d", ports[0])
+			}
+			return u.String() + "/"
+		}
 	}
-	return line
+	return exampleURL
+}
+
+// nextGet is a command line that fetches a URL through the service at address.
+func nextGet(address, rawURL string, name program) string {
+	if address = reachable(address); address != defaultAddress {
+		return fmt.Sprintf("%s get --address %s %s", name, address, rawURL)
+	}
+	return fmt.Sprintf("%s get %s", name, rawURL)
 }
 
 // reachable is where to connect to what listens on address: every address of

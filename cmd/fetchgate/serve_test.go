@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/fetchtest"
 )
 
@@ -112,7 +114,7 @@ func TestServeAndGet(t *testing.T) {
 		{"/short", []string{"--stream"}, exitFailed, "half", "INCOMPLETE_BODY"},
 		{"/big", nil, exitFailed, "", "--stream or -o FILE"},
 		{"/big", []string{"-o", path}, exitOK, "", "saved big  4.0 MiB in "},
-		{"/", []string{"-H", "Host: elsewhere.example"}, exitRPC, "", "request.headers[0]"},
+		{"/", []string{"-H", "Host: elsewhere.example"}, exitRPC, "", `-H "Host": `},
 	} {
 		r := runHere(t.Context(), "", append([]string{"get", "--address", s.address, upstream.URL(c.path)}, c.args...)...)
 		r.wantCode(t, c.code)
@@ -155,7 +157,7 @@ func TestServeFirstScreen(t *testing.T) {
 	for _, says := range []string{
 		"fetchgate dev\n", "gRPC     127.0.0.1:", "HTTP     http://127.0.0.1:", "config   " + file,
 		"upstream", "more-3", "and 2 more", "DANGER   rules[0].dangerous_allow_loopback (" + file + ":4:5)",
-		"next: bin/fetchgate get --address 127.0.0.1:",
+		"next: bin/fetchgate get --address 127.0.0.1:", " http://127.0.0.1:1/\n",
 	} {
 		if !strings.Contains(s.screen, says) {
 			t.Errorf("the first screen does not say %q:\n%s", says, s.screen)
@@ -163,6 +165,60 @@ func TestServeFirstScreen(t *testing.T) {
 	}
 	if strings.Contains(s.screen, "more-4") || strings.Count(s.screen, "\n") > 20 {
 		t.Errorf("the first screen is too long:\n%s", s.screen)
+	}
+}
+
+// TestServeLogsJSON: who reads the log as JSON finds nothing else in it.
+func TestServeLogsJSON(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fetchgate.yaml")
+	if err := os.WriteFile(path, []byte("log: {format: json}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	reader, writer := io.Pipe()
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer writer.Close()
+		run(ctx, []string{"fetchgate", "serve", "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--config", path},
+			streams{strings.NewReader(""), io.Discard, writer})
+	})
+	said := ""
+	for lines := bufio.NewScanner(reader); lines.Scan(); {
+		var record struct{ Msg string }
+		if err := json.Unmarshal(lines.Bytes(), &record); err != nil {
+			t.Errorf("%q is not JSON: %v", lines.Text(), err)
+		}
+		if record.Msg == "listening" {
+			cancel()
+		}
+		said += record.Msg + "\n"
+	}
+	running.Wait()
+	cancel()
+	if !strings.Contains(said, "listening\n") {
+		t.Errorf("the log says %q", said)
+	}
+}
+
+func TestSampleURL(t *testing.T) {
+	for rules, want := range map[string]string{
+		`[{name: a, origins: ["https://*.example.org"]}]`:                                                             exampleURL,
+		`[{name: a, origins: ["https://*.example.org", "https://one.example:8443"]}]`:                                 "https://one.example:8443/",
+		`[{name: a, origins: ["https://*"]}, {name: b, origins: ["http://two.example"]}]`:                             "http://two.example/",
+		`[{name: a, origins: ["https://one.example"], methods: [POST]}, {name: b, origins: ["https://two.example"]}]`: "https://two.example/",
+		`[{name: a, origins: ["https://one.example"], ports: [9443]}]`:                                                "https://one.example:9443/",
+	} {
+		path := filepath.Join(t.TempDir(), "fetchgate.yaml")
+		if err := os.WriteFile(path, []byte("rules: "+rules+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := config.Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sampleURL(loaded); got != want {
+			t.Errorf("for the rules %s it is %s, want %s", rules, got, want)
+		}
 	}
 }
 
@@ -297,7 +353,7 @@ func TestReachable(t *testing.T) {
 			t.Errorf("%s is reached at %s, want %s", address, got, want)
 		}
 	}
-	if got := nextGet("[::]:7801", "fetchgate"); got != "fetchgate get https://example.com/" {
+	if got := nextGet("[::]:7801", exampleURL, "fetchgate"); got != "fetchgate get https://example.com/" {
 		t.Errorf("next: %s", got)
 	}
 }

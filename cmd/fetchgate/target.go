@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -18,6 +21,7 @@ type target struct {
 // link stays.
 func openTarget(path string) (*target, error) {
 	existing, err := os.Stat(path)
+	mode := fs.FileMode(0o666) // the umask applies
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 	case err != nil:
@@ -31,9 +35,28 @@ func openTarget(path string) (*target, error) {
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return nil, err
 		}
+		mode = existing.Mode().Perm()
 	}
-	file, err := os.Create(path + ".part")
-	return &target{file, path}, err
+	file, err := createBeside(path, mode)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{file, path}
+	if existing != nil { // its mode may be wider than the umask
+		err = file.Chmod(mode)
+	}
+	if err != nil {
+		t.discard()
+		return nil, err
+	}
+	return t, nil
+}
+
+// createBeside creates a file in the directory of path whose name nobody else
+// has or can foresee. os.CreateTemp would do so without regard to the umask.
+func createBeside(path string, mode fs.FileMode) (*os.File, error) {
+	name := fmt.Sprintf(".%s.%s.part", filepath.Base(path), rand.Text())
+	return os.OpenFile(filepath.Join(filepath.Dir(path), name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 }
 
 // commit makes the file appear under its name.
