@@ -12,8 +12,10 @@ import (
 // follows no redirect, makes no second attempt and adds no field.
 type Transport interface {
 	// RoundTrip may return before r.Body is read to its end; it always closes
-	// r.Body. ctx governs the response body too. The Facts are true also when
-	// the error is not nil; the error is then a *Failure.
+	// r.Body, perhaps while a Read of it waits, which must then return. ctx
+	// governs the response body too. The Facts are true also when the error is
+	// not nil. The error is a *Failure, a *Denied that Route.Allow returned, or
+	// wraps ctx.Err() once ctx has ended.
 	RoundTrip(ctx context.Context, r *Request) (*Response, Facts, error)
 	// Forget drops the idle connections whose route keep refuses, after a new
 	// configuration withdrew it.
@@ -153,7 +155,8 @@ type Body interface {
 	io.ReadCloser
 	// ReadChunk asks get for a buffer once bytes are there, fills it and tells
 	// whether an HTTP chunk ended. It holds no buffer while it waits. On
-	// HTTP/2 endOfChunk is always false. Its error is io.EOF or a *Failure.
+	// HTTP/2 endOfChunk is always false. Its error, and that of Read, is io.EOF,
+	// a *Failure, or wraps ctx.Err() once the context of RoundTrip has ended.
 	ReadChunk(get func() []byte) (b []byte, endOfChunk bool, err error)
 }
 

@@ -447,17 +447,28 @@ func (d Destination) WithParams(params []Param) (Destination, error) {
 	case found:
 		separator = 0
 	}
-	for _, p := range params {
-		if separator != 0 {
-			b.WriteByte(separator)
+	if separator != 0 {
+		b.WriteByte(separator)
+	}
+	b.WriteString(EncodeForm(params))
+	d.Target = b.String()
+	return d.bounded("params")
+}
+
+// EncodeForm returns params as the URL Standard's
+// application/x-www-form-urlencoded in the variant of WithParams. No params
+// make an empty string.
+func EncodeForm(params []Param) string {
+	var b strings.Builder
+	for i, p := range params {
+		if i > 0 {
+			b.WriteByte('&')
 		}
-		separator = '&'
 		writeForm(&b, p.Name)
 		b.WriteByte('=')
 		writeForm(&b, p.Value)
 	}
-	d.Target = b.String()
-	return d.bounded("params")
+	return b.String()
 }
 
 func writeForm(b *strings.Builder, s string) {

@@ -3,9 +3,6 @@ package transport
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,11 +76,10 @@ type exchange struct {
 }
 
 func newExchange(r *fetch.Request) *exchange {
-	x := &exchange{req: r, start: time.Now(), upload: newUpload(r)}
-	x.name = net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port)))
-	x.authority = r.HostField
+	origin := fetch.Origin{Scheme: r.Scheme, Host: r.Host, Port: r.Port}
+	x := &exchange{req: r, start: time.Now(), upload: newUpload(r), name: origin.HostPort(), authority: r.HostField}
 	if x.authority == "" {
-		x.authority = authority(r.Scheme, r.Host, r.Port)
+		x.authority = origin.Authority()
 	}
 	x.enter(fetch.StageWait)
 	return x
@@ -91,18 +87,6 @@ func newExchange(r *fetch.Request) *exchange {
 
 // enter notes the stage that x comes to.
 func (x *exchange) enter(s fetch.Stage) { x.at.Store(s) }
-
-// authority writes an origin as in a Host field (RFC 9110 section 7.2): the
-// scheme's own port is left out.
-func authority(scheme, host string, port uint16) string {
-	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
-		host = "[" + host + "]"
-	}
-	if scheme == "http" && port == 80 || scheme == "https" && port == 443 {
-		return host
-	}
-	return host + ":" + strconv.Itoa(int(port))
-}
 
 // begin starts the exchange on a connection, which release gives back.
 func (x *exchange) begin(release func(reusable bool)) {
