@@ -133,6 +133,9 @@ func (p *Policy) judge(r *rule, q question, to netip.AddrPort) *fetch.Denied {
 	case r.opened.has(addr, class):
 		return nil
 	}
-	return r.denyAddress(q, to, class.String(),
-		"Check the host's DNS records; for an internal service ask "+r.whom()+" for a rule with allow_addresses.")
+	hint := "Check the host's DNS records; for an internal service ask "
+	if q.isLiteral() {
+		hint = "For an internal service ask "
+	}
+	return r.denyAddress(q, to, class.String(), hint+r.whom()+" for a rule with allow_addresses.")
 }
