@@ -2,46 +2,24 @@ package service_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
-	"github.com/fetchgate/fetchgate/service"
+	"github.com/fetchgate/fetchgate/service/fetchtest"
 )
-
-func start(t *testing.T) fetchgatev1.FetchServiceClient {
-	t.Helper()
-	s, err := service.New(service.Options{GRPCAddress: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx) }()
-	conn, err := grpc.NewClient(s.GRPCAddress(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	return fetchgatev1.NewFetchServiceClient(conn)
-}
 
 // TestRefusedByName: what a server does not offer it refuses by the field's
 // path, so that a caller never believes that an option was carried out.
 func TestRefusedByName(t *testing.T) {
-	client := start(t)
-	_, err := client.Fetch(context.Background(), &fetchgatev1.FetchRequest{
+	g := fetchtest.Start(t, fetchtest.Options{})
+	_, err := g.Fetch(context.Background(), &fetchgatev1.FetchRequest{
 		Request: &fetchgatev1.HttpRequest{Url: "http://example.com/"},
 		Options: &fetchgatev1.FetchOptions{Hedge: &fetchgatev1.HedgePolicy{}},
 	})
@@ -60,5 +38,33 @@ func TestRefusedByName(t *testing.T) {
 	}
 	if field != "options.hedge" || reason != "fetchgate/NOT_OFFERED" {
 		t.Errorf("field %q, reason %q", field, reason)
+	}
+}
+
+// TestOtherRPCsAreUnimplemented: an RPC that the server does not offer is
+// refused as a whole. The test walks the services, so that none is forgotten.
+func TestOtherRPCsAreUnimplemented(t *testing.T) {
+	g := fetchtest.Start(t, fetchtest.Options{})
+	offered := []protoreflect.Name{"Fetch", "StreamFetch"}
+	for _, f := range contractFiles(t) {
+		for i := range f.Services().Len() {
+			s := f.Services().Get(i)
+			for j := range s.Methods().Len() {
+				m := s.Methods().Get(j)
+				if slices.Contains(offered, m.Name()) {
+					continue
+				}
+				stream, err := g.Conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+					"/"+string(s.FullName())+"/"+string(m.Name()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				stream.SendMsg(&fetchgatev1.FetchRequest{})
+				stream.CloseSend()
+				if err := stream.RecvMsg(&fetchgatev1.FetchResponse{}); status.Code(err) != codes.Unimplemented {
+					t.Errorf("%s: %v, want UNIMPLEMENTED", m.FullName(), err)
+				}
+			}
+		}
 	}
 }
