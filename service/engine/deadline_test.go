@@ -190,18 +190,31 @@ func TestHopsEndWithTheirContext(t *testing.T) {
 }
 
 // TestSlowBodies: a body that comes too slowly is stopped after its window, and
-// that is told from a timeout.
+// that is told from a timeout. A stream of events may be silent.
 func TestSlowBodies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := ok()
-		s.body.hangs = true
-		p := plan(t, "http://example.com/")
-		p.MinThroughput = fetch.Throughput{Bytes: 1000, Over: 30 * time.Second}
-		p.Timeouts.Total = time.Hour
-		start := time.Now()
-		_, err := over(t, s).Run(t.Context(), p, &sink{})
-		if f := failed(t, err, fetch.ReasonBodyTooSlow); f.Stage != fetch.StageBody || time.Since(start) != 30*time.Second {
-			t.Errorf("after %v the failure is %+v", time.Since(start), f)
-		}
-	})
+	for contentType, want := range map[string]struct {
+		reason fetch.Reason
+		after  time.Duration
+	}{
+		"":                                 {fetch.ReasonBodyTooSlow, 30 * time.Second},
+		"text/plain":                       {fetch.ReasonBodyTooSlow, 30 * time.Second},
+		"text/event-stream":                {fetch.ReasonTotalTimeout, time.Hour},
+		"Text/Event-Stream ;charset=utf-8": {fetch.ReasonTotalTimeout, time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := ok()
+			s.body.hangs = true
+			if contentType != "" {
+				s.response.Fields = []fetch.Field{{Name: "content-type", Value: []byte(contentType)}}
+			}
+			p := plan(t, "http://example.com/")
+			p.MinThroughput = fetch.Throughput{Bytes: 1000, Over: 30 * time.Second}
+			p.Timeouts.Total = time.Hour
+			start := time.Now()
+			_, err := over(t, s).Run(t.Context(), p, &sink{})
+			if f := failed(t, err, want.reason); f.Stage != fetch.StageBody || time.Since(start) != want.after {
+				t.Errorf("%q: after %v the failure is %+v", contentType, time.Since(start), f)
+			}
+		})
+	}
 }
