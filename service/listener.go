@@ -91,7 +91,11 @@ func (s *Service) endWhenDraining(srv any, stream grpc.ServerStream, _ *grpc.Str
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.watching, cancel)()
-	return next(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
+	err := next(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
+	if s.watching.Err() != nil && stream.Context().Err() == nil {
+		return status.Error(codes.Unavailable, "fetchgate is draining; watch another replica")
+	}
+	return err
 }
 
 // anonymousName is the configured name of those who prove no identity; empty

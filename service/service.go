@@ -18,7 +18,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/dial"
 	"github.com/fetchgate/fetchgate/service/engine"
@@ -104,14 +106,22 @@ func (s *Service) listen(o Options) error {
 		return err
 	}
 	var err error
-	if s.listeners.grpc, err = net.Listen("tcp", o.GRPCAddress); err != nil {
+	if s.listeners.grpc, err = net.Listen(network(o.GRPCAddress), o.GRPCAddress); err != nil {
 		return fmt.Errorf("cannot listen for gRPC: %w; choose another address with --grpc-address", err)
 	}
-	if s.listeners.http, err = net.Listen("tcp", o.HTTPAddress); err != nil {
+	if s.listeners.http, err = net.Listen(network(o.HTTPAddress), o.HTTPAddress); err != nil {
 		s.closeListeners()
 		return fmt.Errorf("cannot listen for HTTP: %w; choose another address with --http-address", err)
 	}
 	return nil
+}
+
+// network keeps 0.0.0.0 to IPv4: for Go it would be every address of IPv6 too.
+func network(address string) string {
+	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func (s *Service) closeListeners() {
@@ -147,6 +157,7 @@ func (s *Service) build(o Options) error {
 		Log:        o.Log,
 	})
 	s.health = health.NewServer()
+	s.health.SetServingStatus(fetchgatev1.FetchService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	metrics := newMetrics(o.Version)
 	s.grpc = s.newGRPC(metrics)
 	fetches.Register(s.grpc)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -69,6 +70,9 @@ func (r *run) cutShort(cause error, stage fetch.Stage) *fetch.Failure {
 		reason, what = fetch.ReasonAttemptTimeout, fmt.Sprintf("the attempt did not end within its timeout of %s", r.plan.Timeouts.Attempt)
 	case errors.Is(cause, errTotal):
 		what = fmt.Sprintf("the fetch did not end within its total timeout of %s", r.plan.Timeouts.Total)
+		if slices.Contains(r.plan.Clamped, "options.timeouts.total") {
+			what += ", which is the server's maximum"
+		}
 	}
 	if stage != fetch.StageUnspecified {
 		what += "; it was at the stage " + string(stage)

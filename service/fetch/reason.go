@@ -246,7 +246,7 @@ var ReasonTable = []ReasonEntry{
 		"Look at the upstream; raise the timeout for bodies that pause."},
 	{ReasonIncompleteBody, BlameUpstream, StageBody, false,
 		"The connection ended before the body did.",
-		"Try again; what arrived is only a prefix."},
+		"Try again if the request may be sent twice; what arrived is only a prefix."},
 	{ReasonInvalidChunk, BlameUpstream, StageBody, false,
 		"The chunked framing of the body is broken.",
 		"Ask the upstream's owner to mend it; what arrived is only a prefix."},
@@ -261,7 +261,7 @@ var ReasonTable = []ReasonEntry{
 		"Look at the upstream; lower options.timeouts.min_throughput_bytes_per_second for slow upstreams."},
 	{ReasonStreamReset, BlameUpstream, StageBody, false,
 		"The upstream reset the HTTP/2 stream before the body's end.",
-		"Try again; what arrived is only a prefix."},
+		"Try again if the request may be sent twice; what arrived is only a prefix."},
 	{ReasonDecodeFailed, BlameUpstream, StageDecode, false,
 		"The body is not what its Content-Encoding says.",
 		"Ask for the body as it is: options.response.decode = false."},
@@ -324,7 +324,7 @@ var ReasonTable = []ReasonEntry{
 		"Report it, with the report of the fetch."},
 	{ReasonDraining, BlameFetchgate, StageUnspecified, true,
 		"fetchgate was stopped before the fetch ended.",
-		"Try again at another replica."},
+		"Try again at another replica, if the request may be sent twice."},
 }
 
 var reasonIndex = func() map[Reason]*ReasonEntry {

@@ -190,7 +190,7 @@ func lowerASCII(s string) string {
 func parseAuthority(authority, scheme string) (host string, port uint16, err error) {
 	if strings.Contains(authority, "@") {
 		return "", 0, invalidURL("userinfo",
-			"the URL has a user name or password before '@'; use options.credentials or an authorization field instead")
+			"the URL has a user name or password before '@'; send an authorization field instead, or options.credentials where the server offers it")
 	}
 	port = defaultPort(scheme)
 	// The colons before the last bracket are those of an IPv6 address.
@@ -251,8 +251,9 @@ func parseName(name string) (string, error) {
 		if name[i] >= 0x80 {
 			international = true
 		} else if !inHost[name[i]] {
+			// What follows may be a query that lacks its '?', and secret.
 			return "", invalidURL("host",
-				"the host %s has the character %q; only letters, digits, '-', '_' and '.' are taken, and no percent-encoding", quoted(name), name[i])
+				"the host, which begins with %s, has the character %q; only letters, digits, '-', '_' and '.' are taken, and no percent-encoding", quoted(name[:i]), name[i])
 		}
 	}
 	// A code point has at most four bytes and takes at least one in an A-label,

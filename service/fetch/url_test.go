@@ -579,3 +579,17 @@ func BenchmarkParseURL(b *testing.B) {
 		})
 	}
 }
+
+// TestWhatFollowsABadHostIsNotShown: it may be a query without its '?', or a
+// password without its '@'.
+func TestWhatFollowsABadHostIsNotShown(t *testing.T) {
+	for _, raw := range []string{
+		"https://api.example.com&api_key=s3cr3t", "https://api.example.com;token=s3cr3t",
+		"https://api.example.com\\v1\\token=s3cr3t", "https://user%3as3cr3t%40host/",
+	} {
+		_, err := fetch.ParseURL(raw)
+		if err == nil || strings.Contains(err.Error(), "s3cr3t") {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
+}

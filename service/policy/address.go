@@ -18,16 +18,13 @@ import (
 type opened struct {
 	loopback bool
 	prefixes []netip.Prefix // in order, each once
-	// tunnels are those of prefixes that are tunnel forms themselves. A wider
-	// prefix does not open them: they lead to the IPv4 address inside.
-	tunnels []netip.Prefix
-	profile string
+	profile  string
 }
 
 func compileOpened(path string, in *configv1.Rule, table *iana.Table, f *faults) opened {
 	o := opened{loopback: in.GetDangerousAllowLoopback()}
 	for i, text := range in.GetAllowAddresses() {
-		prefix, err := parsePrefix(text)
+		prefix, err := parsePrefix(text, table)
 		if err != nil {
 			f.add(path+"["+strconv.Itoa(i)+"]", "%v", err)
 			continue
@@ -36,11 +33,6 @@ func compileOpened(path string, in *configv1.Rule, table *iana.Table, f *faults)
 	}
 	slices.SortFunc(o.prefixes, netip.Prefix.Compare)
 	o.prefixes = slices.Compact(o.prefixes)
-	for _, prefix := range o.prefixes {
-		if table.Classify(prefix.Addr()) == iana.Tunnel {
-			o.tunnels = append(o.tunnels, prefix)
-		}
-	}
 	o.profile = o.describe()
 	return o
 }
@@ -48,7 +40,7 @@ func compileOpened(path string, in *configv1.Rule, table *iana.Table, f *faults)
 // parsePrefix reads an entry of allow_addresses. It takes one spelling of each
 // prefix only, and none that opens everything: an IPv4-mapped one could be read
 // as 0.0.0.0/0.
-func parsePrefix(text string) (netip.Prefix, error) {
+func parsePrefix(text string, table *iana.Table) (netip.Prefix, error) {
 	cidr := text
 	if addr, err := netip.ParseAddr(text); err == nil {
 		cidr = fmt.Sprintf("%s/%d", text, addr.BitLen())
@@ -65,6 +57,8 @@ func parsePrefix(text string) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%s has bits set beyond its length; write %s or %s/%d", text, p.Masked(), p.Addr(), p.Addr().BitLen())
 	case wellKnownNAT64.Contains(p.Addr()):
 		return netip.Prefix{}, errors.New("an address in 64:ff9b::/96 is judged by the IPv4 address inside; write the IPv4 range")
+	case carriesIPv4(p.Addr(), table.Classify(p.Addr())):
+		return netip.Prefix{}, fmt.Errorf("%s leads to IPv4 addresses that are not judged, so it is never dialed; write the IPv4 range", text)
 	}
 	return p, nil
 }
@@ -88,12 +82,21 @@ func (o *opened) describe() string {
 
 // has reports whether the rule opens addr, which is of class.
 func (o *opened) has(addr netip.Addr, class iana.Class) bool {
-	prefixes := o.prefixes
-	if class == iana.Tunnel {
-		prefixes = o.tunnels
+	if carriesIPv4(addr, class) {
+		return false
 	}
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+	return slices.ContainsFunc(o.prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
+
+// carriesIPv4 tells whether a network may lead from addr, which is of class, to
+// an IPv4 address inside it that nobody has judged: a metadata service, or
+// fetchgate itself. No rule opens such addresses.
+func carriesIPv4(addr netip.Addr, class iana.Class) bool {
+	return class == iana.Tunnel || class == iana.Special && localNAT64.Contains(addr)
+}
+
+// localNAT64 is the prefix of RFC 8215 for NAT64 of a network's own.
+var localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
 
 // wellKnownNAT64 is the prefix of RFC 6052 section 2.1.
 var wellKnownNAT64 = netip.MustParsePrefix("64:ff9b::/96")

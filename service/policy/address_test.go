@@ -166,3 +166,14 @@ func TestOwnListenerOnEveryInterface(t *testing.T) {
 		}
 	}
 }
+
+// TestRangesThatCarryIPv4AreRefused: a range of addresses that lead to IPv4
+// addresses of their own cannot be opened.
+func TestRangesThatCarryIPv4AreRefused(t *testing.T) {
+	for _, text := range []string{"64:ff9b:1::/48", "64:ff9b:1:2::/96", "2002::/16", "2002:808::/32", "2001::/32", "::ffff:0:0:0/96", "fd00::5efe:0:0/96"} {
+		_, err := policy.Compile([]*configv1.Rule{{Name: "r", Origins: []string{"http://*"}, AllowAddresses: []string{text}}}, policy.Options{})
+		if err == nil || !strings.Contains(err.Error(), "write the IPv4 range") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

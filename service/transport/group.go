@@ -17,6 +17,7 @@ type key struct {
 
 // group is what the pool knows of one key. The pool's lock guards it.
 type group struct {
+	key   key
 	route fetch.Route
 	// sessions are the TLS sessions to resume, never those of another key.
 	sessions tls.ClientSessionCache
@@ -57,11 +58,20 @@ func (p *pool) group(r *fetch.Request) *group {
 	k := key{fetch.Origin{Scheme: r.Scheme, Host: r.Host, Port: r.Port}, r.Route.Key}
 	g := p.groups[k]
 	if g == nil {
-		g = &group{route: r.Route, sessions: tls.NewLRUClientSessionCache(1)}
+		g = &group{key: k, route: r.Route, sessions: tls.NewLRUClientSessionCache(1)}
 		p.groups[k] = g
 	}
 	g.touched = time.Now()
 	return g
+}
+
+// prune forgets g if it has nothing that a later request could use. Callers
+// choose keys, so what came to nothing must not stay.
+func (p *pool) prune(g *group) {
+	worthless := g.protocol == "" || g.key.origin.Scheme == "http" // no TLS session to resume
+	if worthless && g.open == 0 && g.waiters.Len() == 0 && p.groups[g.key] == g {
+		delete(p.groups, g.key)
+	}
 }
 
 // usable finds a connection that can take a request, if there is one.

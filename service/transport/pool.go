@@ -236,6 +236,7 @@ func (p *pool) dialFailed(g *group) {
 	g.dialing--
 	g.wakeSharing(true)
 	g.wakeOne()
+	p.prune(g)
 	p.mu.Unlock()
 	p.leases.done()
 }
@@ -324,4 +325,5 @@ func (p *pool) gone(c *conn) {
 	g.unshare(c)
 	g.open--
 	g.wakeOne()
+	p.prune(g)
 }

@@ -49,7 +49,9 @@ const (
 //	                    ErrorInfo has the rule: ask the owner of the policy.
 //	RESOURCE_EXHAUSTED  a limit of fetchgate; RetryInfo says how long to wait.
 //	UNAVAILABLE         fetchgate is draining or overloaded and did nothing:
-//	                    try another replica now.
+//	                    try another replica now. After a summary with the
+//	                    failure DRAINING, which says whether the request was
+//	                    sent, a stream ends so too, never OK.
 //	DEADLINE_EXCEEDED, CANCELLED  the RPC's own.
 //	UNIMPLEMENTED       this server does not offer the RPC.
 //	INTERNAL            a bug of fetchgate: report it.
@@ -169,7 +171,9 @@ type FetchService_WebSocketClient = grpc.BidiStreamingClient[WebSocketRequest, W
 //	                    ErrorInfo has the rule: ask the owner of the policy.
 //	RESOURCE_EXHAUSTED  a limit of fetchgate; RetryInfo says how long to wait.
 //	UNAVAILABLE         fetchgate is draining or overloaded and did nothing:
-//	                    try another replica now.
+//	                    try another replica now. After a summary with the
+//	                    failure DRAINING, which says whether the request was
+//	                    sent, a stream ends so too, never OK.
 //	DEADLINE_EXCEEDED, CANCELLED  the RPC's own.
 //	UNIMPLEMENTED       this server does not offer the RPC.
 //	INTERNAL            a bug of fetchgate: report it.
