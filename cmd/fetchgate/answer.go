@@ -172,10 +172,27 @@ func (f *fetcher) problem(ctx context.Context, err error) *problem {
 	return p
 }
 
+// printHead prints the head if the user asked for it, or else where a redirect
+// leads, whose body is mostly empty.
 func (f *fetcher) printHead(head *fetchgatev1.HttpHead) {
 	if f.report {
 		printHead(f.err, head)
+		return
 	}
+	if to := location(head); to != "" && head.GetStatus() >= 300 && head.GetStatus() < 400 {
+		fmt.Fprintf(f.err, "fetchgate: the upstream answered %s, which leads to %s and is not followed\n", statusLine(head), to)
+	}
+}
+
+// location is the value of a Location field, fit for a terminal; empty when
+// there is none.
+func location(head *fetchgatev1.HttpHead) string {
+	for _, field := range head.GetHeaders() {
+		if strings.EqualFold(field.GetName(), "Location") {
+			return fetch.Escape(field.GetValue(), maxMessage)
+		}
+	}
+	return ""
 }
 
 func (f *fetcher) printReport(report *fetchgatev1.FetchReport) {

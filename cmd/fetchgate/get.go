@@ -27,16 +27,17 @@ const maxRequestBody = 3 << 20
 type getCommand struct {
 	URL string `arg:"" help:"The absolute http or https URL."`
 
-	Address string         `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
-	Method  string         `name:"request" short:"X" type:"given" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
-	Headers []string       `name:"header" short:"H" sep:"none" placeholder:"'NAME: VALUE'" help:"A header field; may be repeated."`
-	Data    []string       `short:"d" sep:"none" xor:"body" placeholder:"DATA|@FILE|@-" help:"A body, sent byte for byte as application/x-www-form-urlencoded unless a Content-Type is given; repeated ones are joined with '&'."`
-	JSON    *string        `name:"json" xor:"body" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
-	Output  string         `short:"o" type:"given" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
-	Stream  bool           `help:"Stream the body; it may then be larger than 3 MiB."`
-	Timeout *time.Duration `placeholder:"DURATION" help:"How long the whole fetch may take, such as 10s."`
-	Fail    bool           `short:"f" help:"Exit with 22 and write no body when the status is 400 or more."`
-	Report  bool           `help:"Print the head of the response and what was done to standard error."`
+	Address  string         `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
+	Method   string         `name:"request" short:"X" type:"given" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
+	Headers  []string       `name:"header" short:"H" sep:"none" placeholder:"'NAME: VALUE'" help:"A header field; may be repeated."`
+	Data     []string       `short:"d" sep:"none" xor:"body" placeholder:"DATA|@FILE|@-" help:"A body, sent byte for byte as application/x-www-form-urlencoded unless a Content-Type is given; repeated ones are joined with '&'."`
+	JSON     *string        `name:"json" xor:"body" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
+	Output   string         `short:"o" type:"given" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
+	Stream   bool           `help:"Stream the body; it may then be larger than 3 MiB."`
+	Timeout  *time.Duration `placeholder:"DURATION" help:"How long the whole fetch may take, such as 10s."`
+	NoDecode bool           `name:"no-decode" help:"Take the body as it is coded, and do not ask for a coding."`
+	Fail     bool           `short:"f" help:"Exit with 22 and write no body when the status is 400 or more."`
+	Report   bool           `help:"Print the head of the response and what was done to standard error."`
 }
 
 // Help is the end of the command's help.
@@ -96,6 +97,9 @@ func (c *getCommand) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error)
 	}
 	if c.Report {
 		options.Report = fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum()
+	}
+	if c.NoDecode {
+		options.Response = &fetchgatev1.ResponseOptions{Decode: new(bool)}
 	}
 	return &fetchgatev1.FetchRequest{Request: request, Options: options}, nil
 }

@@ -137,6 +137,25 @@ func TestGetWritesRawBytes(t *testing.T) {
 	}
 }
 
+// TestGetTellsOfARedirect: its body is mostly empty, and nothing would be seen.
+func TestGetTellsOfARedirect(t *testing.T) {
+	to := &fetchgatev1.HeaderField{Name: "location", Value: []byte("/elsewhere\x1b[31m")}
+	whole := responded(302, "")
+	whole.GetResponse().GetHead().Headers = []*fetchgatev1.HeaderField{to}
+	for rpc, r := range map[string]result{
+		"Fetch":       get(t, whole, nil),
+		"StreamFetch": getStream(t, []*fetchgatev1.StreamFetchResponse{headEvent(302, to), summaryEvent(nil)}, nil, "--stream"),
+	} {
+		r.wantCode(t, exitOK)
+		if r.out != "" || !strings.Contains(r.err, "302") || !strings.Contains(r.err, "/elsewhere") || strings.Contains(r.err, "\x1b") {
+			t.Errorf("%s: stdout %q, stderr %q", rpc, r.out, r.err)
+		}
+	}
+	if r := get(t, responded(304, ""), nil); r.err != "" {
+		t.Errorf("a 304 without Location: stderr %q", r.err)
+	}
+}
+
 func TestGetRequest(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "body")
 	if err := os.WriteFile(file, []byte("line\r\n"), 0o600); err != nil {
@@ -163,6 +182,9 @@ func TestGetRequest(t *testing.T) {
 		{[]string{"--timeout", "1500ms", "--report"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
 			Timeouts: &fetchgatev1.Timeouts{Total: &durationpb.Duration{Seconds: 1, Nanos: 5e8}},
 			Report:   fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum(),
+		}},
+		{[]string{"--no-decode"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Response: &fetchgatev1.ResponseOptions{Decode: proto.Bool(false)},
 		}},
 	} {
 		service := &canned{answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return responded(200, ""), nil }}
