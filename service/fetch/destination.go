@@ -1,5 +1,12 @@
 package fetch
 
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
 // Origin is a scheme, a host and a port (RFC 6454 section 4).
 type Origin struct {
 	Scheme string // "http" or "https"
@@ -19,4 +26,77 @@ type Destination struct {
 	Fragment string
 	// Encoded tells that illegal bytes of the URL were percent-encoded.
 	Encoded bool
+}
+
+func defaultPort(scheme string) uint16 {
+	if scheme == "https" {
+		return 443
+	}
+	return 80
+}
+
+// String returns the ASCII serialization of the origin (RFC 6454 section 6.2):
+// "https://host", with the port unless it is the scheme's default. It is also
+// how a Destination is printed, so that a query never is by accident.
+func (o Origin) String() string { return o.Scheme + "://" + o.Authority() }
+
+// Authority returns the Host field or :authority of the origin: host and port,
+// without the scheme's default port (RFC 9110 section 7.2).
+func (o Origin) Authority() string {
+	if o.Port != defaultPort(o.Scheme) {
+		return o.HostPort()
+	}
+	if strings.Contains(o.Host, ":") {
+		return "[" + o.Host + "]"
+	}
+	return o.Host
+}
+
+// HostPort returns host and port, always with the port.
+func (o Origin) HostPort() string {
+	return net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))
+}
+
+// Addr returns the address that the host is, and false if it is a name.
+func (o Origin) Addr() (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(o.Host)
+	return addr, err == nil
+}
+
+// URL returns the canonical URL with its fragment. The target "*" has no path
+// to show (RFC 9110 section 7.1).
+func (d Destination) URL() string {
+	u := d.Origin.String()
+	if d.Target != "*" {
+		u += d.Target
+	}
+	if d.Fragment != "" {
+		u += "#" + d.Fragment
+	}
+	return u
+}
+
+// RedactedURL is the URL for logs and messages: what a query holds is replaced
+// by "[redacted]", and the fragment is left out, since both carry secrets.
+func (d Destination) RedactedURL() string {
+	u := d.Origin.String()
+	if d.Target == "*" {
+		return u
+	}
+	if d.RawQuery() == "" {
+		return u + d.Target
+	}
+	return u + d.Path() + "?[redacted]"
+}
+
+// Path returns the target up to its query, as it is sent; or "*".
+func (d Destination) Path() string {
+	path, _, _ := strings.Cut(d.Target, "?")
+	return path
+}
+
+// RawQuery returns what follows the first '?' of the target, as it is sent.
+func (d Destination) RawQuery() string {
+	_, query, _ := strings.Cut(d.Target, "?")
+	return query
 }
