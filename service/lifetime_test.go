@@ -408,6 +408,40 @@ func allowing(u *fetchtest.Upstream, grace string) string {
 	return fmt.Sprintf("grpc:\n  drain_grace: %s\nrules:\n  - name: test\n    dangerous_allow_loopback: true\n    origins: [%q]\n", grace, fetchtest.OriginOf(u))
 }
 
+// TestTotalEndsAStreamThatNobodyReads: a caller that opens a stream and does not
+// read it holds nothing beyond the total timeout.
+func TestTotalEndsAStreamThatNobodyReads(t *testing.T) {
+	u := fetchtest.NewScript(t, fetchtest.Listen{}, fetchtest.Request(),
+		fetchtest.Write("HTTP/1.1 200 OK\r\n\r\n"), fetchtest.Forever(strings.Repeat("x", 1<<10)))
+	s := serve(t, allowing(u, "60s"))
+	stream, err := s.StreamFetch(within(t), &fetchgatev1.StreamFetchRequest{
+		Request: &fetchgatev1.HttpRequest{Url: u.URL("/")},
+		Options: &fetchgatev1.FetchOptions{Timeouts: &fetchgatev1.Timeouts{Total: durationpb.New(200 * time.Millisecond)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		const ended = `grpc_server_handled_total{grpc_code="DeadlineExceeded",grpc_method="StreamFetch",grpc_service="fetchgate.v1.FetchService",grpc_type="server_stream"} 1`
+		if _, page, err := s.get("/metrics"); err != nil || !strings.Contains(page, ended) {
+			return fmt.Errorf("the RPC has not ended (%w)", err)
+		}
+		return nil
+	})
+	for err = nil; err == nil; {
+		var event *fetchgatev1.StreamFetchResponse
+		if event, err = stream.Recv(); event.GetSummary() != nil {
+			t.Errorf("there is a summary: %v", event)
+		}
+	}
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("who reads in the end gets %v, want DeadlineExceeded", err)
+	}
+	if err := u.WaitClosed(within(t), 1); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDrain: a service that is told to stop takes nothing new, says so, and
 // lets what is in flight end.
 func TestDrain(t *testing.T) {

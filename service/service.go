@@ -55,6 +55,7 @@ type Service struct {
 	log       *slog.Logger
 	transport fetch.Transport
 	engine    *engine.Engine
+	server    *server.Server
 	policy    *policy.Policy
 	health    *health.Server
 	grpc      *grpc.Server
@@ -149,7 +150,7 @@ func (s *Service) build(o Options) error {
 		Log:    o.Log,
 	})
 	s.engine = engine.New(s.transport, s.policy)
-	fetches := server.New(s.engine, server.Options{
+	s.server = server.New(s.engine, server.Options{
 		Limits:     limits,
 		TLS:        fetch.TLSSettings{RootsID: rootsID, MinVersion: o.Config.MinTLSVersion()},
 		UserAgent:  "fetchgate/" + o.Version,
@@ -160,7 +161,7 @@ func (s *Service) build(o Options) error {
 	s.health.SetServingStatus(fetchgatev1.FetchService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	metrics := newMetrics(o.Version)
 	s.grpc = s.newGRPC(metrics)
-	fetches.Register(s.grpc)
+	s.server.Register(s.grpc)
 	registerHealth(s.grpc, s.health)
 	if isLoopback(s.listeners.grpc.Addr()) {
 		registerReflection(s.grpc)
@@ -285,6 +286,7 @@ func (s *Service) stop() {
 	s.grpc.GracefulStop()
 	cut.Stop()
 	kill.Stop()
+	s.server.Wait()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

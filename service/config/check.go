@@ -23,6 +23,9 @@ func (l *Loaded) check() []Problem {
 	if err := l.CheckListen(l.GRPCAddress()); err != nil {
 		refuse("grpc.address", err.Error())
 	}
+	if a := l.HTTPAddress(); a == l.GRPCAddress() && !strings.HasSuffix(a, ":0") {
+		refuse("http.address", a+" is that of grpc.address too; give each listener its own")
+	}
 	l.checkCallers(refuse)
 	l.checkRules(refuse)
 	l.checkTimeouts(refuse)

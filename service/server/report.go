@@ -30,6 +30,19 @@ func reportMessage(r *fetch.Report, full bool) *fetchgatev1.FetchReport {
 	return m
 }
 
+// summaryEvent ends a stream.
+func summaryEvent(r *fetch.Report, failure *fetch.Failure) *fetchgatev1.StreamFetchResponse {
+	summary := &fetchgatev1.StreamSummary{
+		Report:    reportMessage(r, r.Full || failure != nil),
+		Trailers:  fieldMessages(r.Trailers),
+		BodyBytes: r.BodyBytes,
+	}
+	if failure != nil {
+		summary.Failure = failureMessage(failure, nil, r.Generation)
+	}
+	return &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}}
+}
+
 func limitsMessage(r *fetch.Report) *fetchgatev1.EffectiveLimits {
 	t := r.Timeouts
 	m := &fetchgatev1.EffectiveLimits{

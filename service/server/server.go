@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -34,6 +36,8 @@ type Server struct {
 	engine  *engine.Engine
 	planner planner
 	log     *slog.Logger
+	// senders are the goroutines of sinks that did not wait for their caller.
+	senders sync.WaitGroup
 }
 
 // New returns a server that carries out plans with e.
@@ -45,6 +49,14 @@ func New(e *engine.Engine, o Options) *Server {
 		limits: o.Limits, tls: o.TLS, userAgent: o.UserAgent, generation: o.Generation,
 	}}
 }
+
+// lastWord is how long a stream may take beyond its total timeout to tell its
+// caller of it.
+const lastWord = time.Second
+
+// Wait waits for what RPCs that have ended left behind. It is called when all
+// have.
+func (s *Server) Wait() { s.senders.Wait() }
 
 // unimplemented answers the RPCs that this server does not offer.
 type unimplemented struct {
@@ -140,23 +152,22 @@ func (s *Server) streamFetch(m *fetchgatev1.StreamFetchRequest, stream grpc.Serv
 		return err
 	}
 	sink := newStreamSink(stream, buffers)
+	if total := plan.Timeouts.Total; total > 0 {
+		defer sink.waitAtMost(total + lastWord)()
+	}
 	report, err := s.engine.Run(ctx, plan, sink)
 	failure := s.failed(ctx, err)
+	if err == nil || failure != nil {
+		err = sink.push(summaryEvent(report, failure))
+	}
 	if sent := sink.close(); sent != nil {
-		return s.refused(ctx, sent)
-	} else if err != nil && failure == nil {
+		if errors.Is(sent, errNotRead) {
+			s.senders.Go(func() { <-sink.done })
+		}
+		err = sent
+	}
+	if err != nil {
 		return s.refused(ctx, err)
-	}
-	summary := &fetchgatev1.StreamSummary{
-		Report:    reportMessage(report, report.Full || failure != nil),
-		Trailers:  fieldMessages(report.Trailers),
-		BodyBytes: report.BodyBytes,
-	}
-	if failure != nil {
-		summary.Failure = failureMessage(failure, nil, plan.Generation)
-	}
-	if err := stream.SendMsg(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}}); err != nil {
-		return err
 	}
 	if failure != nil && failure.Reason == fetch.ReasonDraining {
 		// So that a caller which looks at the status alone does not take the

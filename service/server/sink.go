@@ -4,7 +4,9 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
@@ -149,6 +151,7 @@ type streamSink struct {
 	// what gRPC took before: messages of 64 KiB together, and one more.
 	queue   chan any
 	done    chan struct{}
+	late    chan struct{} // closed when the caller is not waited for any more
 	failed  atomic.Pointer[error]
 	sending atomic.Int32
 	lent    *[]byte // what Buffer lent and Data has not taken
@@ -156,9 +159,22 @@ type streamSink struct {
 }
 
 func newStreamSink(stream sender, pool mem.BufferPool) *streamSink {
-	s := &streamSink{stream: stream, pool: pool, queue: make(chan any), done: make(chan struct{})}
+	s := &streamSink{stream: stream, pool: pool, queue: make(chan any), done: make(chan struct{}), late: make(chan struct{})}
 	go s.send()
 	return s
+}
+
+// errNotRead ends a stream whose caller does not read it.
+var errNotRead = &refusal{
+	code: codes.DeadlineExceeded, reason: string(fetch.ReasonTotalTimeout),
+	message: "the caller did not read the stream to its end within the total timeout; what it has is not whole",
+}
+
+// waitAtMost bounds how long the sink waits for a caller that does not read.
+// Beyond it push and close fail, and the message that is being sent is left to
+// the stream, which ends with its handler. The result stops the clock.
+func (s *streamSink) waitAtMost(d time.Duration) (stop func() bool) {
+	return time.AfterFunc(d, func() { close(s.late) }).Stop
 }
 
 // send is the goroutine of a streamSink.
@@ -188,14 +204,24 @@ func (s *streamSink) push(m any) error {
 		return *err
 	}
 	s.sending.Add(1)
-	s.queue <- m
-	return nil
+	select {
+	case s.queue <- m:
+		return nil
+	case <-s.late:
+		s.sending.Add(-1)
+		free(m)
+		return errNotRead
+	}
 }
 
-// close waits until all is sent and ends the goroutine.
+// close waits until all is sent and ends the goroutine, at once or, if it fails
+// with errNotRead, with the stream.
 func (s *streamSink) close() error {
 	close(s.queue)
-	<-s.done
+	select {
+	case <-s.done:
+	case <-s.late:
+	}
 	if s.lent != nil {
 		s.pool.Put(s.lent)
 		s.lent = nil
@@ -203,7 +229,12 @@ func (s *streamSink) close() error {
 	if err := s.failed.Load(); err != nil {
 		return *err
 	}
-	return nil
+	select {
+	case <-s.done:
+		return nil
+	default:
+		return errNotRead
+	}
 }
 
 func (s *streamSink) Interim(h fetch.Head) error {

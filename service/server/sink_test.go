@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
@@ -392,4 +393,27 @@ func TestStreamSinkWithoutAResponse(t *testing.T) {
 	if err := newStreamSink(stream, pool).close(); err != nil || len(stream.events) > 0 {
 		t.Errorf("%d messages were sent, error %v", len(stream.events), err)
 	}
+}
+
+// TestStreamSinkGivesUpOnItsCaller: a caller that does not read holds up its
+// fetch for as long as the fetch may last, and not longer.
+func TestStreamSinkGivesUpOnItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream, pool := &stubStream{t: t, stall: make(chan error)}, newLedger(t)
+		sink := newStreamSink(stream, pool)
+		sink.waitAtMost(time.Minute)
+		start := time.Now()
+		if err := give(t, sink, pattern(dataBytes), dataBytes); err != nil {
+			t.Fatal(err)
+		}
+		if err := give(t, sink, pattern(dataBytes), dataBytes); err != errNotRead || time.Since(start) != time.Minute {
+			t.Errorf("after %v the second message has the error %v", time.Since(start), err)
+		}
+		if err := sink.close(); err != errNotRead || time.Since(start) != time.Minute {
+			t.Errorf("after %v close has the error %v", time.Since(start), err)
+		}
+		stream.stall <- errors.New("the stream ended with its handler")
+		<-sink.done
+		pool.settled()
+	})
 }
