@@ -240,7 +240,16 @@ func (s *Service) Rules() []string {
 // Serve answers until ctx ends, then drains: no new fetch is taken, those in
 // flight may go on for the configured grace.
 func (s *Service) Serve(ctx context.Context) error {
-	var running errgroup.Group
+	s.ready.Store(true)
+	s.log.Info("listening", "grpc", s.GRPCAddress(), "http", s.HTTPAddress(),
+		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous())
+	// The end of ctx and the failure of a listener both end what is left.
+	running, ended := errgroup.WithContext(ctx)
+	running.Go(func() error {
+		<-ended.Done()
+		s.stop()
+		return nil
+	})
 	running.Go(func() error {
 		// A service that is stopped before it answers has nothing to drain.
 		if err := s.grpc.Serve(s.listeners.grpc); !errors.Is(err, grpc.ErrServerStopped) {
@@ -254,17 +263,7 @@ func (s *Service) Serve(ctx context.Context) error {
 		}
 		return nil
 	})
-	s.ready.Store(true)
-	s.log.Info("listening", "grpc", s.GRPCAddress(), "http", s.HTTPAddress(),
-		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous())
-
-	stopped := context.AfterFunc(ctx, s.stop)
-	err := running.Wait()
-	if stopped() {
-		// A listener failed by itself: stop what is left.
-		s.stop()
-	}
-	return err
+	return running.Wait()
 }
 
 // lastWord is how long fetches that a drain has cut have to tell their callers.
