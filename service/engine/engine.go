@@ -91,6 +91,7 @@ func newReport(plan *fetch.Plan) *fetch.Report {
 	return &fetch.Report{
 		RPC: plan.RPC, Caller: plan.Caller.Name, Method: plan.Method, Destination: plan.Destination,
 		Start: time.Now(), Generation: plan.Generation, Clamped: plan.Clamped,
-		Timeouts: plan.Timeouts, Response: plan.Response, Throughput: plan.MinThroughput, Full: plan.FullReport,
+		Timeouts: plan.Timeouts, Response: plan.Response, Throughput: plan.MinThroughput,
+		MaxAttempts: plan.MaxAttempts, MaxHops: plan.MaxHops, Full: plan.FullReport,
 	}
 }

@@ -33,7 +33,7 @@ func (r *run) attempts(ctx context.Context) error {
 	var err error
 	for number := 1; number <= r.plan.MaxAttempts; number++ {
 		err = r.attempt(ctx, number)
-		if f := failureOf(err); f == nil || f.Sent != fetch.SentNo || !f.Retryable() {
+		if f := r.report.Attempts[number-1].Failure; f == nil || f.Sent != fetch.SentNo || !f.Retryable() {
 			break
 		}
 	}

@@ -33,6 +33,8 @@ type Report struct {
 	Timeouts   Timeouts
 	Response   ResponsePlan
 	Throughput Throughput
+	// MaxAttempts and MaxHops are the plan's.
+	MaxAttempts, MaxHops int
 	// Full tells that the attempts and hops were asked for.
 	Full bool
 }

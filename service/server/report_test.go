@@ -17,8 +17,7 @@ import (
 
 // notReported are the fields that no report of this version sets, and why.
 var notReported = map[protoreflect.FullName]string{
-	"fetchgate.v1.FetchReport.history_cut":       "no redirect is followed, so there is no history to cut",
-	"fetchgate.v1.EffectiveLimits.max_redirects": "0: redirects are returned as responses",
+	"fetchgate.v1.FetchReport.history_cut": "no redirect is followed, so there is no history to cut",
 }
 
 // wantAllSet walks over a message and what is in it and wants every field set,
@@ -57,7 +56,7 @@ func TestReportSaysEverything(t *testing.T) {
 		Limits: &fetchgatev1.EffectiveLimits{
 			Pool: ms(10), Dns: ms(11), Connect: ms(12), Tls: ms(13), ResponseHeader: ms(14), IdleRead: ms(15), Write: ms(16), Attempt: ms(17), Total: ms(18),
 			MaxHeadBytes: 20, MaxHeadFields: 21, MaxBodyBytes: proto.Int64(22),
-			MinThroughputBytes: 23, MinThroughputWindow: ms(24), MaxAttempts: 1,
+			MinThroughputBytes: 23, MinThroughputWindow: ms(24), MaxAttempts: 3, MaxRedirects: 10,
 		},
 		Attempts: []*fetchgatev1.Attempt{{
 			Number: 30, StartTime: &timestamppb.Timestamp{Seconds: 31}, Total: ms(32), Wait: ms(33),
