@@ -96,6 +96,18 @@ func (l *Loaded) Limits() fetch.Limits {
 	set(&limits.MaxIdle, c.MaxIdleConnections)
 	setDuration(&limits.IdleTimeout, c.GetIdleTimeout())
 	setDuration(&limits.ConnectionLifetime, c.GetConnectionLifetime())
+	set(&limits.MaxConnections, c.MaxConnections)
+	set(&limits.MaxAttempts, c.MaxAttempts)
+	set(&limits.MaxRedirects, c.MaxRedirects)
+	if c.RetryBudgetRatio != nil {
+		limits.RetryBudgetRatio = c.GetRetryBudgetRatio()
+	}
+	set(&limits.RetryBudgetPerSecond, c.RetryBudgetPerSecond)
+	set(&limits.MaxLiveFetches, c.MaxLiveFetches)
+	set(&limits.MaxLiveFetchesPerCaller, c.MaxLiveFetchesPerCaller)
+	set(&limits.MaxLiveFetchesPerPeer, c.MaxLiveFetchesPerPeer)
+	set(&limits.MaxHeldBytes, c.MaxHeldBytes)
+	setDuration(&limits.CallerStall, c.GetCallerStall())
 	setTimeouts(&limits, c)
 	return limits
 }

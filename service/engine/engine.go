@@ -89,9 +89,9 @@ func bounded(ctx context.Context, total time.Duration) (context.Context, context
 
 func newReport(plan *fetch.Plan) *fetch.Report {
 	return &fetch.Report{
-		RPC: plan.RPC, Caller: plan.Caller.Name, Method: plan.Method, Destination: plan.Destination,
+		ID: plan.ID, RPC: plan.RPC, Caller: plan.Caller, Labels: plan.Labels, Traceparent: plan.Traceparent, Method: plan.Method, Destination: plan.Destination,
 		Start: time.Now(), Generation: plan.Generation, Clamped: plan.Clamped,
 		Timeouts: plan.Timeouts, Response: plan.Response, Throughput: plan.MinThroughput,
-		MaxAttempts: plan.MaxAttempts, MaxHops: plan.MaxHops, Full: plan.FullReport,
+		MaxAttempts: plan.Retry.MaxAttempts, MaxRedirects: plan.Redirect.Max, Full: plan.FullReport,
 	}
 }

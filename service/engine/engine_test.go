@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 	if want := []string{"head 200 http://example.com/path?query#fragment", "data one", "data two"}; !slices.Equal(k.events, want) {
 		t.Errorf("the sink was given %q, want %q", k.events, want)
 	}
-	if report.RPC != "Fetch" || report.Caller != "shop" || report.Method != "GET" || report.Destination != p.Destination || report.Rule != "default" ||
+	if report.RPC != "Fetch" || report.Caller.Name != "shop" || report.Method != "GET" || report.Destination != p.Destination || report.Rule != "default" ||
 		report.Generation != 7 || !slices.Equal(report.Clamped, p.Clamped) || report.Timeouts != p.Timeouts || report.Response != p.Response ||
 		report.Throughput != p.MinThroughput || !report.Full || report.WireBytes != 6 || report.BodyBytes != 6 || report.RequestBytes != 0 ||
 		len(report.Trailers) != 1 || report.Start.Before(before) || report.Total <= 0 || report.Total > time.Since(before) {
@@ -470,7 +470,7 @@ func TestNothingIsRepeatedBlindly(t *testing.T) {
 	s.response.Status, s.response.Fields = 302, []fetch.Field{{Name: "Location", Value: []byte("http://localhost/")}}
 	k := &sink{}
 	p := plan(t, "http://example.com/")
-	p.MaxAttempts, p.MaxHops = 3, 3
+	p.Retry.MaxAttempts, p.Redirect.Max = 3, 2
 	if _, err := over(t, s).Run(t.Context(), p, k); err != nil || len(s.requests) != 1 || k.events[0] != "head 302 http://example.com/" {
 		t.Errorf("%d requests were sent, the sink was given %q, error %v", len(s.requests), k.events, err)
 	}
@@ -493,7 +493,7 @@ func TestNothingIsRepeatedBlindly(t *testing.T) {
 			t.Errorf("%s, sent %s: %d requests, %d attempts reported, want %d", c.reason, c.sent, len(s.requests), len(report.Attempts), c.attempts)
 		}
 	}
-	p.MaxAttempts = 1
+	p.Retry.MaxAttempts = 1
 	s.err = fetch.Fail(fetch.ReasonConnectRefused, "nobody listens", nil)
 	if _, err := over(t, s).Run(t.Context(), p, &sink{}); err == nil || len(s.requests) != 2 {
 		t.Errorf("%d requests were sent, error %v", len(s.requests), err)

@@ -31,7 +31,7 @@ type run struct {
 // one is made only where the attempt before it sent nothing.
 func (r *run) attempts(ctx context.Context) error {
 	var err error
-	for number := 1; number <= r.plan.MaxAttempts; number++ {
+	for number := 1; number <= r.plan.Retry.MaxAttempts; number++ {
 		err = r.attempt(ctx, number)
 		if f := r.report.Attempts[number-1].Failure; f == nil || f.Sent != fetch.SentNo || !f.Retryable() {
 			break
@@ -63,7 +63,7 @@ func (r *run) attempt(ctx context.Context, number int) error {
 // hops goes on until a response is final, and gives the error its class.
 func (r *run) hops(ctx context.Context, a *fetch.Attempt) error {
 	next := &r.plan.Destination
-	for hop := 1; next != nil && hop <= r.plan.MaxHops; hop++ {
+	for hop := 1; next != nil && hop <= r.plan.Redirect.Max+1; hop++ {
 		start := time.Now()
 		h := fetch.Hop{Destination: *next, Method: r.plan.Method}
 		var err error

@@ -198,7 +198,7 @@ func plan(t testing.TB, url string) *fetch.Plan {
 			MaxBodyBytes: limits.MaxResponseBodyBytes, TooLarge: fetch.ReasonResponseTooLarge,
 			Decode: true, MaxCodings: limits.MaxCodings, MaxRatio: limits.MaxDecodedRatio, RatioFloor: limits.DecodedRatioFloor,
 		},
-		MaxAttempts: 1, MaxHops: 1, MaxDials: 4, Generation: 7,
+		Retry: fetch.RetryPlan{MaxAttempts: 1}, MaxDials: 4, Generation: 7,
 	}
 }
 

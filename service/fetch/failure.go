@@ -57,12 +57,22 @@ type Failure struct {
 	RetryAfter time.Duration
 	// Cause is for the log; the caller does not see it.
 	Cause error
+	// Last is the response that the failure is about, where no sink had it.
+	Last *LastResponse
 
 	// At most one of these is set.
 	Short    *BodyShort
 	TLS      *TLSFault
 	Denial   *Denied
 	LimitHit *LimitHit
+}
+
+// LastResponse is a response that came and was not taken for the answer.
+type LastResponse struct {
+	Head Head
+	URL  string
+	// Body is its beginning.
+	Body []byte
 }
 
 // BodyShort tells how much of a body arrived.

@@ -34,6 +34,28 @@ type Limits struct {
 	IdleTimeout            time.Duration
 	// ConnectionLifetime retires a connection after this long, ± 20 %.
 	ConnectionLifetime time.Duration
+	// MaxConnections bounds the open connections of all keys.
+	MaxConnections int
+
+	// MaxAttempts and MaxRedirects are the defaults of requests that do not say;
+	// HighestAttempts and HighestRedirects the most that one may say.
+	MaxAttempts      int
+	MaxRedirects     int
+	HighestAttempts  int
+	HighestRedirects int
+	// RetryBudgetRatio and RetryBudgetPerSecond bound the retries of one caller
+	// to one origin: so many for each first attempt, and so many besides.
+	RetryBudgetRatio     float64
+	RetryBudgetPerSecond int
+
+	// The most fetches at once: in all, of one caller, from one address.
+	MaxLiveFetches          int
+	MaxLiveFetchesPerCaller int
+	MaxLiveFetchesPerPeer   int
+	// MaxHeldBytes bounds the bytes of requests and answers held at once.
+	MaxHeldBytes int64
+	// CallerStall is how long a stream waits for a caller that does not read.
+	CallerStall time.Duration
 }
 
 // DefaultLimits returns the limits of a server whose configuration names none.
@@ -65,5 +87,19 @@ func DefaultLimits() Limits {
 		MaxIdle:                1024,
 		IdleTimeout:            90 * time.Second,
 		ConnectionLifetime:     5 * time.Minute,
+		MaxConnections:         10_000,
+
+		MaxAttempts:          3,
+		MaxRedirects:         10,
+		HighestAttempts:      10,
+		HighestRedirects:     30,
+		RetryBudgetRatio:     0.2,
+		RetryBudgetPerSecond: 10,
+
+		MaxLiveFetches:          10_000,
+		MaxLiveFetchesPerCaller: 5_000,
+		MaxLiveFetchesPerPeer:   5_000,
+		MaxHeldBytes:            1 << 30,
+		CallerStall:             5 * time.Minute,
 	}
 }

@@ -17,6 +17,8 @@ type Caller struct {
 
 // Plan is a fetch with nothing left to decide but what the upstream does.
 type Plan struct {
+	// ID names the fetch in its report and in the audit record.
+	ID string
 	// RPC is the method name, for logs and metrics: "Fetch", "StreamFetch".
 	RPC    string
 	Caller Caller
@@ -40,11 +42,18 @@ type Plan struct {
 	Fresh      bool
 	CloseAfter bool
 
-	// MaxAttempts and MaxHops are at least 1.
-	MaxAttempts int
-	MaxHops     int
+	Retry    RetryPlan
+	Redirect RedirectPlan
+	// Cookies are in the jar of the fetch before its first hop.
+	Cookies []Cookie
 	// MaxDials is the most connections that one attempt may open.
 	MaxDials int
+
+	// Labels are the caller's, for the audit record.
+	Labels map[string]string
+	// Traceparent is the caller's trace (W3C Trace Context section 3.2), valid or
+	// empty. It goes upstream only by rule.
+	Traceparent string
 
 	// FullReport asks for attempts and hops in the report of a success too.
 	FullReport bool

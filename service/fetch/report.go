@@ -8,12 +8,26 @@ import (
 // Report is what was done: it comes back also on failure, and logs, metrics
 // and spans are written from it.
 type Report struct {
-	RPC         string
-	Caller      string
+	ID     string
+	RPC    string
+	Caller Caller
+	Labels map[string]string
+	// Traceparent is the caller's trace, or empty.
+	Traceparent string
 	Method      string
 	Destination Destination
 	Start       time.Time
 	Total       time.Duration
+
+	Outcome Outcome
+	// Failure is why it failed, with OutcomeFailure; Denied what policy said,
+	// with OutcomeDenied.
+	Failure *Failure
+	Denied  *Denied
+	// Code is the RPC's status code as gRPC spells it, "OK". Refusal is the
+	// word of an RPC error: "FIELD_INVALID".
+	Code    string
+	Refusal string
 
 	Attempts []Attempt
 	// WireBytes are the body bytes that came from the upstream, as they were
@@ -26,6 +40,12 @@ type Report struct {
 	Codings []string
 	// Trailers are the trailer fields of the final response.
 	Trailers []Field
+	// Cookies are those that the jar holds at the end.
+	Cookies []Cookie
+	// Suppressed is why no further attempt was made though it was due.
+	Suppressed Suppressed
+	// Redirects counts the redirects that were followed.
+	Redirects int
 
 	Rule       string
 	Generation int64
@@ -33,8 +53,8 @@ type Report struct {
 	Timeouts   Timeouts
 	Response   ResponsePlan
 	Throughput Throughput
-	// MaxAttempts and MaxHops are the plan's.
-	MaxAttempts, MaxHops int
+	// MaxAttempts and MaxRedirects are the plan's.
+	MaxAttempts, MaxRedirects int
 	// Full tells that the attempts and hops were asked for.
 	Full bool
 }

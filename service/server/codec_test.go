@@ -237,7 +237,7 @@ func FuzzMarshalUpstreamBytes(f *testing.F) {
 func fullReport() *fetch.Report {
 	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 	return &fetch.Report{
-		RPC: "Fetch", Caller: "shop", Method: "GET",
+		RPC: "Fetch", Caller: fetch.Caller{Name: "shop"}, Method: "GET",
 		Destination: fetch.Destination{Origin: fetch.Origin{Scheme: "https", Host: "example.com", Port: 443}, Target: "/%20", Encoded: true},
 		Start:       time.Unix(1, 0), Total: ms(1),
 		WireBytes: 2, BodyBytes: 3, RequestBytes: 4,
@@ -246,7 +246,7 @@ func fullReport() *fetch.Report {
 			Pool: ms(10), DNS: ms(11), Connect: ms(12), TLS: ms(13), Head: ms(14), Idle: ms(15), Write: ms(16), Attempt: ms(17), Total: ms(18),
 		},
 		Response:   fetch.ResponsePlan{MaxHeadBytes: 20, MaxFields: 21, MaxBodyBytes: 22},
-		Throughput: fetch.Throughput{Bytes: 23, Over: ms(24)}, MaxAttempts: 3, MaxHops: 11,
+		Throughput: fetch.Throughput{Bytes: 23, Over: ms(24)}, MaxAttempts: 3, MaxRedirects: 10,
 		Attempts: []fetch.Attempt{{
 			Number: 30, Start: time.Unix(31, 0), Total: ms(32), Wait: ms(33),
 			Failure: fetch.Fail(fetch.ReasonHeadTimeout, "no head came", nil),

@@ -49,7 +49,7 @@ func (d *draft) notOffered(path, format string, args ...any) {
 // is wrong.
 func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
 	d := &draft{planner: p, shape: s, plan: &fetch.Plan{
-		RPC: s.rpc, MaxAttempts: 1, MaxHops: 1, MaxDials: p.limits.MaxDialsPerAttempt,
+		RPC: s.rpc, Retry: fetch.RetryPlan{MaxAttempts: 1}, MaxDials: p.limits.MaxDialsPerAttempt,
 		TLS: p.tls, Generation: p.generation,
 	}}
 	if request == nil {

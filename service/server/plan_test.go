@@ -288,7 +288,7 @@ func TestDefaults(t *testing.T) {
 		if plan.Response != want {
 			t.Errorf("%s: the response is %+v, want %+v", s.rpc, plan.Response, want)
 		}
-		if plan.RPC != s.rpc || plan.Method != "GET" || plan.Source != nil || plan.MaxAttempts != 1 || plan.MaxHops != 1 ||
+		if plan.RPC != s.rpc || plan.Method != "GET" || plan.Source != nil || plan.Retry.MaxAttempts != 1 || plan.Redirect.Max != 0 ||
 			plan.MaxDials != limits.MaxDialsPerAttempt || plan.Generation != 7 || plan.MinThroughput != limits.MinThroughput ||
 			plan.Version != fetch.HTTPAny || plan.FullReport || plan.Fresh || plan.CloseAfter || plan.Affinity != "" || plan.Clamped != nil {
 			t.Errorf("%s: the plan is %+v", s.rpc, plan)

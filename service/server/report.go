@@ -51,7 +51,7 @@ func limitsMessage(r *fetch.Report) *fetchgatev1.EffectiveLimits {
 		IdleRead: elapsed(t.Idle), Write: elapsed(t.Write),
 		MinThroughputBytes: r.Throughput.Bytes, MinThroughputWindow: elapsed(r.Throughput.Over),
 		MaxHeadBytes: int64(r.Response.MaxHeadBytes), MaxHeadFields: int32(r.Response.MaxFields),
-		MaxAttempts: int32(r.MaxAttempts), MaxRedirects: int32(max(r.MaxHops-1, 0)),
+		MaxAttempts: int32(r.MaxAttempts), MaxRedirects: int32(r.MaxRedirects),
 	}
 	if r.Response.MaxBodyBytes != fetch.Unbounded {
 		m.MaxBodyBytes = &r.Response.MaxBodyBytes

@@ -25,6 +25,74 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RetrySuppressed is why a retry was not made, though a condition for it was
+// met. The answer is then the outcome that would have been retried.
+type RetrySuppressed int32
+
+const (
+	// None was.
+	RetrySuppressed_RETRY_SUPPRESSED_UNSPECIFIED RetrySuppressed = 0
+	// The retries of this caller to this origin are used up for the moment, so
+	// that an upstream in trouble is not given more work.
+	RetrySuppressed_RETRY_SUPPRESSED_BUDGET RetrySuppressed = 1
+	// The next attempt would begin too late: after the total timeout, or after
+	// retry_after_max.
+	RetrySuppressed_RETRY_SUPPRESSED_DEADLINE RetrySuppressed = 2
+	// Bytes of the request left, and its method may not be sent twice.
+	RetrySuppressed_RETRY_SUPPRESSED_NOT_IDEMPOTENT RetrySuppressed = 3
+	// The body cannot be sent again.
+	RetrySuppressed_RETRY_SUPPRESSED_BODY RetrySuppressed = 4
+	// As many attempts, or retries of this kind, as allowed were made.
+	RetrySuppressed_RETRY_SUPPRESSED_MAX RetrySuppressed = 5
+)
+
+// Enum value maps for RetrySuppressed.
+var (
+	RetrySuppressed_name = map[int32]string{
+		0: "RETRY_SUPPRESSED_UNSPECIFIED",
+		1: "RETRY_SUPPRESSED_BUDGET",
+		2: "RETRY_SUPPRESSED_DEADLINE",
+		3: "RETRY_SUPPRESSED_NOT_IDEMPOTENT",
+		4: "RETRY_SUPPRESSED_BODY",
+		5: "RETRY_SUPPRESSED_MAX",
+	}
+	RetrySuppressed_value = map[string]int32{
+		"RETRY_SUPPRESSED_UNSPECIFIED":    0,
+		"RETRY_SUPPRESSED_BUDGET":         1,
+		"RETRY_SUPPRESSED_DEADLINE":       2,
+		"RETRY_SUPPRESSED_NOT_IDEMPOTENT": 3,
+		"RETRY_SUPPRESSED_BODY":           4,
+		"RETRY_SUPPRESSED_MAX":            5,
+	}
+)
+
+func (x RetrySuppressed) Enum() *RetrySuppressed {
+	p := new(RetrySuppressed)
+	*p = x
+	return p
+}
+
+func (x RetrySuppressed) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RetrySuppressed) Descriptor() protoreflect.EnumDescriptor {
+	return file_fetchgate_v1_report_proto_enumTypes[0].Descriptor()
+}
+
+func (RetrySuppressed) Type() protoreflect.EnumType {
+	return &file_fetchgate_v1_report_proto_enumTypes[0]
+}
+
+func (x RetrySuppressed) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RetrySuppressed.Descriptor instead.
+func (RetrySuppressed) EnumDescriptor() ([]byte, []int) {
+	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{0}
+}
+
 // FetchReport says what fetchgate did for one fetch. The numbers are always
 // set; attempts and limits are set when options.report is FULL and with every
 // failure.
@@ -60,7 +128,12 @@ type FetchReport struct {
 	// What bounded the fetch.
 	Limits *EffectiveLimits `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The attempts, the first one first.
-	Attempts      []*Attempt `protobuf:"bytes,14,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Attempts []*Attempt `protobuf:"bytes,14,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// Why no further attempt was made, though a condition of options.retry was
+	// met. Unset: none was met, or an attempt had an outcome that ended the fetch.
+	RetrySuppressed RetrySuppressed `protobuf:"varint,15,opt,name=retry_suppressed,json=retrySuppressed,proto3,enum=fetchgate.v1.RetrySuppressed" json:"retry_suppressed,omitempty"`
+	// What the audit record of this fetch calls it: 20 characters 0-9 and a-v.
+	FetchId       string `protobuf:"bytes,16,opt,name=fetch_id,json=fetchId,proto3" json:"fetch_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +264,20 @@ func (x *FetchReport) GetAttempts() []*Attempt {
 		return x.Attempts
 	}
 	return nil
+}
+
+func (x *FetchReport) GetRetrySuppressed() RetrySuppressed {
+	if x != nil {
+		return x.RetrySuppressed
+	}
+	return RetrySuppressed_RETRY_SUPPRESSED_UNSPECIFIED
+}
+
+func (x *FetchReport) GetFetchId() string {
+	if x != nil {
+		return x.FetchId
+	}
+	return ""
 }
 
 // Attempt is one try at the whole request.
@@ -843,7 +930,7 @@ var File_fetchgate_v1_report_proto protoreflect.FileDescriptor
 
 const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\n" +
-	"\x19fetchgate/v1/report.proto\x12\ffetchgate.v1\x1a\x1afetchgate/v1/failure.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x04\n" +
+	"\x19fetchgate/v1/report.proto\x12\ffetchgate.v1\x1a\x1afetchgate/v1/failure.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x04\n" +
 	"\vFetchReport\x12#\n" +
 	"\rattempt_count\x18\x01 \x01(\x05R\fattemptCount\x12\x1b\n" +
 	"\thop_count\x18\x02 \x01(\x05R\bhopCount\x12\x1d\n" +
@@ -865,7 +952,9 @@ const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\vhistory_cut\x18\f \x01(\x05R\n" +
 	"historyCut\x125\n" +
 	"\x06limits\x18\r \x01(\v2\x1d.fetchgate.v1.EffectiveLimitsR\x06limits\x121\n" +
-	"\battempts\x18\x0e \x03(\v2\x15.fetchgate.v1.AttemptR\battempts\"\xb2\x02\n" +
+	"\battempts\x18\x0e \x03(\v2\x15.fetchgate.v1.AttemptR\battempts\x12H\n" +
+	"\x10retry_suppressed\x18\x0f \x01(\x0e2\x1d.fetchgate.v1.RetrySuppressedR\x0fretrySuppressed\x12\x19\n" +
+	"\bfetch_id\x18\x10 \x01(\tR\afetchId\"\xb2\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x129\n" +
 	"\n" +
@@ -926,7 +1015,14 @@ const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\x0fmax_head_fields\x18\x0e \x01(\x05R\rmaxHeadFields\x12!\n" +
 	"\fmax_attempts\x18\x0f \x01(\x05R\vmaxAttempts\x12#\n" +
 	"\rmax_redirects\x18\x10 \x01(\x05R\fmaxRedirectsB\x11\n" +
-	"\x0f_max_body_bytesBW\n" +
+	"\x0f_max_body_bytes*\xc9\x01\n" +
+	"\x0fRetrySuppressed\x12 \n" +
+	"\x1cRETRY_SUPPRESSED_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17RETRY_SUPPRESSED_BUDGET\x10\x01\x12\x1d\n" +
+	"\x19RETRY_SUPPRESSED_DEADLINE\x10\x02\x12#\n" +
+	"\x1fRETRY_SUPPRESSED_NOT_IDEMPOTENT\x10\x03\x12\x19\n" +
+	"\x15RETRY_SUPPRESSED_BODY\x10\x04\x12\x18\n" +
+	"\x14RETRY_SUPPRESSED_MAX\x10\x05BW\n" +
 	"\x16io.github.fetchgate.v1P\x01Z;github.com/fetchgate/fetchgate/gen/fetchgate/v1;fetchgatev1b\x06proto3"
 
 var (
@@ -941,54 +1037,57 @@ func file_fetchgate_v1_report_proto_rawDescGZIP() []byte {
 	return file_fetchgate_v1_report_proto_rawDescData
 }
 
+var file_fetchgate_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_fetchgate_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_fetchgate_v1_report_proto_goTypes = []any{
-	(*FetchReport)(nil),           // 0: fetchgate.v1.FetchReport
-	(*Attempt)(nil),               // 1: fetchgate.v1.Attempt
-	(*Hop)(nil),                   // 2: fetchgate.v1.Hop
-	(*Timings)(nil),               // 3: fetchgate.v1.Timings
-	(*ConnectionInfo)(nil),        // 4: fetchgate.v1.ConnectionInfo
-	(*TlsInfo)(nil),               // 5: fetchgate.v1.TlsInfo
-	(*EffectiveLimits)(nil),       // 6: fetchgate.v1.EffectiveLimits
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(FailureReason)(0),            // 9: fetchgate.v1.FailureReason
+	(RetrySuppressed)(0),          // 0: fetchgate.v1.RetrySuppressed
+	(*FetchReport)(nil),           // 1: fetchgate.v1.FetchReport
+	(*Attempt)(nil),               // 2: fetchgate.v1.Attempt
+	(*Hop)(nil),                   // 3: fetchgate.v1.Hop
+	(*Timings)(nil),               // 4: fetchgate.v1.Timings
+	(*ConnectionInfo)(nil),        // 5: fetchgate.v1.ConnectionInfo
+	(*TlsInfo)(nil),               // 6: fetchgate.v1.TlsInfo
+	(*EffectiveLimits)(nil),       // 7: fetchgate.v1.EffectiveLimits
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(FailureReason)(0),            // 10: fetchgate.v1.FailureReason
 }
 var file_fetchgate_v1_report_proto_depIdxs = []int32{
-	7,  // 0: fetchgate.v1.FetchReport.total:type_name -> google.protobuf.Duration
-	6,  // 1: fetchgate.v1.FetchReport.limits:type_name -> fetchgate.v1.EffectiveLimits
-	1,  // 2: fetchgate.v1.FetchReport.attempts:type_name -> fetchgate.v1.Attempt
-	8,  // 3: fetchgate.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	7,  // 4: fetchgate.v1.Attempt.total:type_name -> google.protobuf.Duration
-	7,  // 5: fetchgate.v1.Attempt.wait:type_name -> google.protobuf.Duration
-	2,  // 6: fetchgate.v1.Attempt.hops:type_name -> fetchgate.v1.Hop
-	9,  // 7: fetchgate.v1.Attempt.reason:type_name -> fetchgate.v1.FailureReason
-	3,  // 8: fetchgate.v1.Hop.timings:type_name -> fetchgate.v1.Timings
-	4,  // 9: fetchgate.v1.Hop.connection:type_name -> fetchgate.v1.ConnectionInfo
-	7,  // 10: fetchgate.v1.Timings.pool:type_name -> google.protobuf.Duration
-	7,  // 11: fetchgate.v1.Timings.dns:type_name -> google.protobuf.Duration
-	7,  // 12: fetchgate.v1.Timings.connect:type_name -> google.protobuf.Duration
-	7,  // 13: fetchgate.v1.Timings.tls:type_name -> google.protobuf.Duration
-	7,  // 14: fetchgate.v1.Timings.send:type_name -> google.protobuf.Duration
-	7,  // 15: fetchgate.v1.Timings.first_byte:type_name -> google.protobuf.Duration
-	7,  // 16: fetchgate.v1.Timings.total:type_name -> google.protobuf.Duration
-	5,  // 17: fetchgate.v1.ConnectionInfo.tls:type_name -> fetchgate.v1.TlsInfo
-	8,  // 18: fetchgate.v1.TlsInfo.peer_not_after_time:type_name -> google.protobuf.Timestamp
-	7,  // 19: fetchgate.v1.EffectiveLimits.total:type_name -> google.protobuf.Duration
-	7,  // 20: fetchgate.v1.EffectiveLimits.attempt:type_name -> google.protobuf.Duration
-	7,  // 21: fetchgate.v1.EffectiveLimits.pool:type_name -> google.protobuf.Duration
-	7,  // 22: fetchgate.v1.EffectiveLimits.dns:type_name -> google.protobuf.Duration
-	7,  // 23: fetchgate.v1.EffectiveLimits.connect:type_name -> google.protobuf.Duration
-	7,  // 24: fetchgate.v1.EffectiveLimits.tls:type_name -> google.protobuf.Duration
-	7,  // 25: fetchgate.v1.EffectiveLimits.response_header:type_name -> google.protobuf.Duration
-	7,  // 26: fetchgate.v1.EffectiveLimits.idle_read:type_name -> google.protobuf.Duration
-	7,  // 27: fetchgate.v1.EffectiveLimits.write:type_name -> google.protobuf.Duration
-	7,  // 28: fetchgate.v1.EffectiveLimits.min_throughput_window:type_name -> google.protobuf.Duration
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	8,  // 0: fetchgate.v1.FetchReport.total:type_name -> google.protobuf.Duration
+	7,  // 1: fetchgate.v1.FetchReport.limits:type_name -> fetchgate.v1.EffectiveLimits
+	2,  // 2: fetchgate.v1.FetchReport.attempts:type_name -> fetchgate.v1.Attempt
+	0,  // 3: fetchgate.v1.FetchReport.retry_suppressed:type_name -> fetchgate.v1.RetrySuppressed
+	9,  // 4: fetchgate.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: fetchgate.v1.Attempt.total:type_name -> google.protobuf.Duration
+	8,  // 6: fetchgate.v1.Attempt.wait:type_name -> google.protobuf.Duration
+	3,  // 7: fetchgate.v1.Attempt.hops:type_name -> fetchgate.v1.Hop
+	10, // 8: fetchgate.v1.Attempt.reason:type_name -> fetchgate.v1.FailureReason
+	4,  // 9: fetchgate.v1.Hop.timings:type_name -> fetchgate.v1.Timings
+	5,  // 10: fetchgate.v1.Hop.connection:type_name -> fetchgate.v1.ConnectionInfo
+	8,  // 11: fetchgate.v1.Timings.pool:type_name -> google.protobuf.Duration
+	8,  // 12: fetchgate.v1.Timings.dns:type_name -> google.protobuf.Duration
+	8,  // 13: fetchgate.v1.Timings.connect:type_name -> google.protobuf.Duration
+	8,  // 14: fetchgate.v1.Timings.tls:type_name -> google.protobuf.Duration
+	8,  // 15: fetchgate.v1.Timings.send:type_name -> google.protobuf.Duration
+	8,  // 16: fetchgate.v1.Timings.first_byte:type_name -> google.protobuf.Duration
+	8,  // 17: fetchgate.v1.Timings.total:type_name -> google.protobuf.Duration
+	6,  // 18: fetchgate.v1.ConnectionInfo.tls:type_name -> fetchgate.v1.TlsInfo
+	9,  // 19: fetchgate.v1.TlsInfo.peer_not_after_time:type_name -> google.protobuf.Timestamp
+	8,  // 20: fetchgate.v1.EffectiveLimits.total:type_name -> google.protobuf.Duration
+	8,  // 21: fetchgate.v1.EffectiveLimits.attempt:type_name -> google.protobuf.Duration
+	8,  // 22: fetchgate.v1.EffectiveLimits.pool:type_name -> google.protobuf.Duration
+	8,  // 23: fetchgate.v1.EffectiveLimits.dns:type_name -> google.protobuf.Duration
+	8,  // 24: fetchgate.v1.EffectiveLimits.connect:type_name -> google.protobuf.Duration
+	8,  // 25: fetchgate.v1.EffectiveLimits.tls:type_name -> google.protobuf.Duration
+	8,  // 26: fetchgate.v1.EffectiveLimits.response_header:type_name -> google.protobuf.Duration
+	8,  // 27: fetchgate.v1.EffectiveLimits.idle_read:type_name -> google.protobuf.Duration
+	8,  // 28: fetchgate.v1.EffectiveLimits.write:type_name -> google.protobuf.Duration
+	8,  // 29: fetchgate.v1.EffectiveLimits.min_throughput_window:type_name -> google.protobuf.Duration
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_fetchgate_v1_report_proto_init() }
@@ -1003,13 +1102,14 @@ func file_fetchgate_v1_report_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fetchgate_v1_report_proto_rawDesc), len(file_fetchgate_v1_report_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_fetchgate_v1_report_proto_goTypes,
 		DependencyIndexes: file_fetchgate_v1_report_proto_depIdxs,
+		EnumInfos:         file_fetchgate_v1_report_proto_enumTypes,
 		MessageInfos:      file_fetchgate_v1_report_proto_msgTypes,
 	}.Build()
 	File_fetchgate_v1_report_proto = out.File

@@ -44,7 +44,11 @@ type Config struct {
 	// The most that the server does, and its defaults.
 	Limits *Limits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The log on standard error.
-	Log           *Log `protobuf:"bytes,7,opt,name=log,proto3" json:"log,omitempty"`
+	Log *Log `protobuf:"bytes,7,opt,name=log,proto3" json:"log,omitempty"`
+	// The audit record: one line for each fetch and each denial.
+	Audit *Audit `protobuf:"bytes,8,opt,name=audit,proto3" json:"audit,omitempty"`
+	// Metrics and traces.
+	Telemetry     *Telemetry `protobuf:"bytes,9,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +132,20 @@ func (x *Config) GetLog() *Log {
 	return nil
 }
 
+func (x *Config) GetAudit() *Audit {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
+func (x *Config) GetTelemetry() *Telemetry {
+	if x != nil {
+		return x.Telemetry
+	}
+	return nil
+}
+
 // GrpcListener is the listener of the API.
 type GrpcListener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -138,8 +156,17 @@ type GrpcListener struct {
 	DrainGrace *durationpb.Duration `protobuf:"bytes,2,opt,name=drain_grace,json=drainGrace,proto3,oneof" json:"drain_grace,omitempty"`
 	// The most RPCs at once on one connection. Default 1000, 1 to 100000.
 	MaxConcurrentStreams *int32 `protobuf:"varint,3,opt,name=max_concurrent_streams,json=maxConcurrentStreams,proto3,oneof" json:"max_concurrent_streams,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// TLS. Absent: none, plain HTTP/2.
+	Tls *ListenerTls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
+	// The most connections at once. Default 10000, 1 to 1000000.
+	MaxConnections *int32 `protobuf:"varint,5,opt,name=max_connections,json=maxConnections,proto3,oneof" json:"max_connections,omitempty"`
+	// The most connections at once from one address. Default 1000, 1 to 1000000.
+	MaxConnectionsPerPeer *int32 `protobuf:"varint,6,opt,name=max_connections_per_peer,json=maxConnectionsPerPeer,proto3,oneof" json:"max_connections_per_peer,omitempty"`
+	// How long fetches are still taken after SIGTERM, while /readyz already says
+	// no, so that a load balancer can turn away first. Default 0s, 0s to 600s.
+	DrainDelay    *durationpb.Duration `protobuf:"bytes,7,opt,name=drain_delay,json=drainDelay,proto3,oneof" json:"drain_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrpcListener) Reset() {
@@ -193,6 +220,100 @@ func (x *GrpcListener) GetMaxConcurrentStreams() int32 {
 	return 0
 }
 
+func (x *GrpcListener) GetTls() *ListenerTls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *GrpcListener) GetMaxConnections() int32 {
+	if x != nil && x.MaxConnections != nil {
+		return *x.MaxConnections
+	}
+	return 0
+}
+
+func (x *GrpcListener) GetMaxConnectionsPerPeer() int32 {
+	if x != nil && x.MaxConnectionsPerPeer != nil {
+		return *x.MaxConnectionsPerPeer
+	}
+	return 0
+}
+
+func (x *GrpcListener) GetDrainDelay() *durationpb.Duration {
+	if x != nil {
+		return x.DrainDelay
+	}
+	return nil
+}
+
+// ListenerTls is TLS 1.2 or newer for callers. The files are read again when
+// they change; if they cannot be used then, the last good ones stay.
+type ListenerTls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The PEM file of the certificate and its chain. Required.
+	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	// The PEM file of the private key. Required.
+	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	// A PEM file of authorities: a caller must show a certificate that one of
+	// them signed. Empty: callers show none.
+	ClientCaFile  string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenerTls) Reset() {
+	*x = ListenerTls{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenerTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenerTls) ProtoMessage() {}
+
+func (x *ListenerTls) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenerTls.ProtoReflect.Descriptor instead.
+func (*ListenerTls) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListenerTls) GetCertFile() string {
+	if x != nil {
+		return x.CertFile
+	}
+	return ""
+}
+
+func (x *ListenerTls) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
+func (x *ListenerTls) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
 // HttpListener is the listener for /healthz, /readyz and /metrics.
 type HttpListener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -205,7 +326,7 @@ type HttpListener struct {
 
 func (x *HttpListener) Reset() {
 	*x = HttpListener{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +338,7 @@ func (x *HttpListener) String() string {
 func (*HttpListener) ProtoMessage() {}
 
 func (x *HttpListener) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +351,7 @@ func (x *HttpListener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpListener.ProtoReflect.Descriptor instead.
 func (*HttpListener) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HttpListener) GetAddress() string {
@@ -257,7 +378,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +390,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +403,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Caller) GetName() string {
@@ -397,7 +518,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +530,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +543,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Rule) GetName() string {
@@ -699,7 +820,7 @@ type RuleRetry struct {
 
 func (x *RuleRetry) Reset() {
 	*x = RuleRetry{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +832,7 @@ func (x *RuleRetry) String() string {
 func (*RuleRetry) ProtoMessage() {}
 
 func (x *RuleRetry) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +845,7 @@ func (x *RuleRetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleRetry.ProtoReflect.Descriptor instead.
 func (*RuleRetry) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RuleRetry) GetMaxAttempts() int32 {
@@ -758,7 +879,7 @@ type RuleLimits struct {
 
 func (x *RuleLimits) Reset() {
 	*x = RuleLimits{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +891,7 @@ func (x *RuleLimits) String() string {
 func (*RuleLimits) ProtoMessage() {}
 
 func (x *RuleLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +904,7 @@ func (x *RuleLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleLimits.ProtoReflect.Descriptor instead.
 func (*RuleLimits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RuleLimits) GetMaxResponseBodyBytes() int64 {
@@ -828,7 +949,7 @@ type UpstreamTls struct {
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +961,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +974,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpstreamTls) GetCaFiles() []string {
@@ -912,13 +1033,38 @@ type Limits struct {
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,14,opt,name=idle_timeout,json=idleTimeout,proto3,oneof" json:"idle_timeout,omitempty"`
 	// How long a connection lives, give or take 20 %. Default 300s, 1s to 86400s.
 	ConnectionLifetime *durationpb.Duration `protobuf:"bytes,15,opt,name=connection_lifetime,json=connectionLifetime,proto3,oneof" json:"connection_lifetime,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The most open connections to upstreams in all. Default 10000, 1 to 1000000.
+	MaxConnections *int32 `protobuf:"varint,16,opt,name=max_connections,json=maxConnections,proto3,oneof" json:"max_connections,omitempty"`
+	// The most fetches at once. Default 10000, 1 to 1000000.
+	MaxLiveFetches *int32 `protobuf:"varint,17,opt,name=max_live_fetches,json=maxLiveFetches,proto3,oneof" json:"max_live_fetches,omitempty"`
+	// The most fetches at once of one caller. Default 5000, 1 to 1000000.
+	MaxLiveFetchesPerCaller *int32 `protobuf:"varint,18,opt,name=max_live_fetches_per_caller,json=maxLiveFetchesPerCaller,proto3,oneof" json:"max_live_fetches_per_caller,omitempty"`
+	// The most fetches at once from one address. Default 5000, 1 to 1000000.
+	MaxLiveFetchesPerPeer *int32 `protobuf:"varint,19,opt,name=max_live_fetches_per_peer,json=maxLiveFetchesPerPeer,proto3,oneof" json:"max_live_fetches_per_peer,omitempty"`
+	// The most bytes of requests and answers that are held at once. Default: a
+	// quarter of the memory that the process may use, or 1073741824 where that is
+	// not known; at least 16777216.
+	MaxHeldBytes *int64 `protobuf:"varint,20,opt,name=max_held_bytes,json=maxHeldBytes,proto3,oneof" json:"max_held_bytes,omitempty"`
+	// The most redirects of requests that do not say. Default 10, 0 to 30.
+	MaxRedirects *int32 `protobuf:"varint,21,opt,name=max_redirects,json=maxRedirects,proto3,oneof" json:"max_redirects,omitempty"`
+	// The most attempts of requests that do not say. Default 3, 1 to 10.
+	MaxAttempts *int32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
+	// The most retries of one caller to one origin, as a part of its first
+	// attempts. Default 0.2, 0 to 1.
+	RetryBudgetRatio *float64 `protobuf:"fixed64,23,opt,name=retry_budget_ratio,json=retryBudgetRatio,proto3,oneof" json:"retry_budget_ratio,omitempty"`
+	// The retries of one caller to one origin in a second that the ratio does not
+	// count. Default 10, 0 to 1000.
+	RetryBudgetPerSecond *int32 `protobuf:"varint,24,opt,name=retry_budget_per_second,json=retryBudgetPerSecond,proto3,oneof" json:"retry_budget_per_second,omitempty"`
+	// How long a stream waits for a caller that does not read. Default 300s, 1s
+	// to 86400s.
+	CallerStall   *durationpb.Duration `protobuf:"bytes,25,opt,name=caller_stall,json=callerStall,proto3,oneof" json:"caller_stall,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1076,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1089,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Limits) GetMaxResponseFields() int32 {
@@ -1051,6 +1197,76 @@ func (x *Limits) GetConnectionLifetime() *durationpb.Duration {
 	return nil
 }
 
+func (x *Limits) GetMaxConnections() int32 {
+	if x != nil && x.MaxConnections != nil {
+		return *x.MaxConnections
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxLiveFetches() int32 {
+	if x != nil && x.MaxLiveFetches != nil {
+		return *x.MaxLiveFetches
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxLiveFetchesPerCaller() int32 {
+	if x != nil && x.MaxLiveFetchesPerCaller != nil {
+		return *x.MaxLiveFetchesPerCaller
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxLiveFetchesPerPeer() int32 {
+	if x != nil && x.MaxLiveFetchesPerPeer != nil {
+		return *x.MaxLiveFetchesPerPeer
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxHeldBytes() int64 {
+	if x != nil && x.MaxHeldBytes != nil {
+		return *x.MaxHeldBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxRedirects() int32 {
+	if x != nil && x.MaxRedirects != nil {
+		return *x.MaxRedirects
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxAttempts() int32 {
+	if x != nil && x.MaxAttempts != nil {
+		return *x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *Limits) GetRetryBudgetRatio() float64 {
+	if x != nil && x.RetryBudgetRatio != nil {
+		return *x.RetryBudgetRatio
+	}
+	return 0
+}
+
+func (x *Limits) GetRetryBudgetPerSecond() int32 {
+	if x != nil && x.RetryBudgetPerSecond != nil {
+		return *x.RetryBudgetPerSecond
+	}
+	return 0
+}
+
+func (x *Limits) GetCallerStall() *durationpb.Duration {
+	if x != nil {
+		return x.CallerStall
+	}
+	return nil
+}
+
 // Timeouts are how long each stage of a fetch may take. Each is 1 ms to 24 h,
 // and at most the corresponding maximum.
 type Timeouts struct {
@@ -1080,7 +1296,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1308,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1321,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Timeouts) GetDns() *durationpb.Duration {
@@ -1184,7 +1400,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1412,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1425,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Log) GetLevel() string {
@@ -1226,11 +1442,220 @@ func (x *Log) GetFormat() string {
 	return ""
 }
 
+// Audit is the record of what was fetched and denied, one JSON line for each
+// fetch, by the schema fetchgate.audit.v1.
+type Audit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the lines go: "stdout" (the default), "file" or "none".
+	Sink string `protobuf:"bytes,1,opt,name=sink,proto3" json:"sink,omitempty"`
+	// The file, with sink "file".
+	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// The size in bytes at which a new file is begun. Default 104857600, 1048576
+	// to 1099511627776.
+	MaxFileBytes *int64 `protobuf:"varint,3,opt,name=max_file_bytes,json=maxFileBytes,proto3,oneof" json:"max_file_bytes,omitempty"`
+	// How many full files are kept beside the one that is written, FILE.1 the
+	// newest. Default 5, 0 to 1000.
+	KeepFiles *int32 `protobuf:"varint,4,opt,name=keep_files,json=keepFiles,proto3,oneof" json:"keep_files,omitempty"`
+	// Which fetches have a line: "full" (the default), all, or
+	// "denied_and_failed", those without a response.
+	Detail string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	// What to do when lines cannot be written and the queue is full: "count" (the
+	// default), lose and count them, or "fail_closed", refuse new fetches.
+	OnFull string `protobuf:"bytes,6,opt,name=on_full,json=onFull,proto3" json:"on_full,omitempty"`
+	// The most bytes of lines that wait to be written. Default 4194304, 1048576 to
+	// 1073741824.
+	MaxQueueBytes *int64 `protobuf:"varint,7,opt,name=max_queue_bytes,json=maxQueueBytes,proto3,oneof" json:"max_queue_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audit) Reset() {
+	*x = Audit{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audit) ProtoMessage() {}
+
+func (x *Audit) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audit.ProtoReflect.Descriptor instead.
+func (*Audit) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Audit) GetSink() string {
+	if x != nil {
+		return x.Sink
+	}
+	return ""
+}
+
+func (x *Audit) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Audit) GetMaxFileBytes() int64 {
+	if x != nil && x.MaxFileBytes != nil {
+		return *x.MaxFileBytes
+	}
+	return 0
+}
+
+func (x *Audit) GetKeepFiles() int32 {
+	if x != nil && x.KeepFiles != nil {
+		return *x.KeepFiles
+	}
+	return 0
+}
+
+func (x *Audit) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Audit) GetOnFull() string {
+	if x != nil {
+		return x.OnFull
+	}
+	return ""
+}
+
+func (x *Audit) GetMaxQueueBytes() int64 {
+	if x != nil && x.MaxQueueBytes != nil {
+		return *x.MaxQueueBytes
+	}
+	return 0
+}
+
+// Telemetry is metrics and traces.
+type Telemetry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Origins that metrics name, beside those that rules name; all others are
+	// "other": "https://api.example.com".
+	Origins []string `protobuf:"bytes,1,rep,name=origins,proto3" json:"origins,omitempty"`
+	// Traces. Absent: none.
+	Tracing       *Tracing `protobuf:"bytes,2,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Telemetry) Reset() {
+	*x = Telemetry{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Telemetry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Telemetry) ProtoMessage() {}
+
+func (x *Telemetry) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
+func (*Telemetry) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Telemetry) GetOrigins() []string {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+func (x *Telemetry) GetTracing() *Tracing {
+	if x != nil {
+		return x.Tracing
+	}
+	return nil
+}
+
+// Tracing sends spans of fetches whose caller's trace is recorded.
+type Tracing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The OTLP collector to send spans to, over gRPC: "http://127.0.0.1:4317", or
+	// "https://…" for TLS. Required.
+	OtlpEndpoint  string `protobuf:"bytes,1,opt,name=otlp_endpoint,json=otlpEndpoint,proto3" json:"otlp_endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tracing) Reset() {
+	*x = Tracing{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tracing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tracing) ProtoMessage() {}
+
+func (x *Tracing) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tracing.ProtoReflect.Descriptor instead.
+func (*Tracing) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Tracing) GetOtlpEndpoint() string {
+	if x != nil {
+		return x.OtlpEndpoint
+	}
+	return ""
+}
+
 var File_fetchgate_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" fetchgate/config/v1/config.proto\x12\x13fetchgate.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x84\x03\n" +
+	" fetchgate/config/v1/config.proto\x12\x13fetchgate.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf4\x03\n" +
 	"\x06Config\x125\n" +
 	"\x04grpc\x18\x01 \x01(\v2!.fetchgate.config.v1.GrpcListenerR\x04grpc\x125\n" +
 	"\x04http\x18\x02 \x01(\v2!.fetchgate.config.v1.HttpListenerR\x04http\x125\n" +
@@ -1238,16 +1663,31 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x05rules\x18\x04 \x03(\v2\x19.fetchgate.config.v1.RuleR\x05rules\x12C\n" +
 	"\fupstream_tls\x18\x05 \x01(\v2 .fetchgate.config.v1.UpstreamTlsR\vupstreamTls\x123\n" +
 	"\x06limits\x18\x06 \x01(\v2\x1b.fetchgate.config.v1.LimitsR\x06limits\x12*\n" +
-	"\x03log\x18\a \x01(\v2\x18.fetchgate.config.v1.LogR\x03log\"\x87\x02\n" +
+	"\x03log\x18\a \x01(\v2\x18.fetchgate.config.v1.LogR\x03log\x120\n" +
+	"\x05audit\x18\b \x01(\v2\x1a.fetchgate.config.v1.AuditR\x05audit\x12<\n" +
+	"\ttelemetry\x18\t \x01(\v2\x1e.fetchgate.config.v1.TelemetryR\ttelemetry\"\xd2\x04\n" +
 	"\fGrpcListener\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01H\x00R\aaddress\x88\x01\x01\x12O\n" +
 	"\vdrain_grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00H\x01R\n" +
 	"drainGrace\x88\x01\x01\x12F\n" +
-	"\x16max_concurrent_streams\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x01H\x02R\x14maxConcurrentStreams\x88\x01\x01B\n" +
+	"\x16max_concurrent_streams\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x01H\x02R\x14maxConcurrentStreams\x88\x01\x01\x122\n" +
+	"\x03tls\x18\x04 \x01(\v2 .fetchgate.config.v1.ListenerTlsR\x03tls\x129\n" +
+	"\x0fmax_connections\x18\x05 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x03R\x0emaxConnections\x88\x01\x01\x12I\n" +
+	"\x18max_connections_per_peer\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x04R\x15maxConnectionsPerPeer\x88\x01\x01\x12N\n" +
+	"\vdrain_delay\x18\a \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\xd8\x042\x00H\x05R\n" +
+	"drainDelay\x88\x01\x01B\n" +
 	"\n" +
 	"\b_addressB\x0e\n" +
 	"\f_drain_graceB\x19\n" +
-	"\x17_max_concurrent_streams\"C\n" +
+	"\x17_max_concurrent_streamsB\x12\n" +
+	"\x10_max_connectionsB\x1b\n" +
+	"\x19_max_connections_per_peerB\x0e\n" +
+	"\f_drain_delay\"}\n" +
+	"\vListenerTls\x12$\n" +
+	"\tcert_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bcertFile\x12\"\n" +
+	"\bkey_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\akeyFile\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\"C\n" +
 	"\fHttpListener\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01H\x00R\aaddress\x88\x01\x01B\n" +
 	"\n" +
@@ -1325,7 +1765,7 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\vUpstreamTls\x12)\n" +
 	"\bca_files\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x10\x01R\acaFiles\x122\n" +
 	"\vmin_version\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x031.2R\x031.3R\n" +
-	"minVersion\"\xd2\v\n" +
+	"minVersion\"\xce\x12\n" +
 	"\x06Limits\x12?\n" +
 	"\x13max_response_fields\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x80 (\x01H\x00R\x11maxResponseFields\x88\x01\x01\x12J\n" +
@@ -1347,7 +1787,21 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"R\x12maxIdleConnections\x88\x01\x01\x12R\n" +
 	"\fidle_timeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01H\vR\vidleTimeout\x88\x01\x01\x12a\n" +
 	"\x13connection_lifetime\x18\x0f \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
-	"\"\x04\b\x80\xa3\x052\x02\b\x01H\fR\x12connectionLifetime\x88\x01\x01B\x16\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01H\fR\x12connectionLifetime\x88\x01\x01\x129\n" +
+	"\x0fmax_connections\x18\x10 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\rR\x0emaxConnections\x88\x01\x01\x12:\n" +
+	"\x10max_live_fetches\x18\x11 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x0eR\x0emaxLiveFetches\x88\x01\x01\x12N\n" +
+	"\x1bmax_live_fetches_per_caller\x18\x12 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x0fR\x17maxLiveFetchesPerCaller\x88\x01\x01\x12J\n" +
+	"\x19max_live_fetches_per_peer\x18\x13 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x10R\x15maxLiveFetchesPerPeer\x88\x01\x01\x125\n" +
+	"\x0emax_held_bytes\x18\x14 \x01(\x03B\n" +
+	"\xbaH\a\"\x05(\x80\x80\x80\bH\x11R\fmaxHeldBytes\x88\x01\x01\x123\n" +
+	"\rmax_redirects\x18\x15 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x1e(\x00H\x12R\fmaxRedirects\x88\x01\x01\x121\n" +
+	"\fmax_attempts\x18\x16 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\n" +
+	"(\x01H\x13R\vmaxAttempts\x88\x01\x01\x12J\n" +
+	"\x12retry_budget_ratio\x18\x17 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x14R\x10retryBudgetRatio\x88\x01\x01\x12F\n" +
+	"\x17retry_budget_per_second\x18\x18 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00H\x15R\x14retryBudgetPerSecond\x88\x01\x01\x12S\n" +
+	"\fcaller_stall\x18\x19 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01H\x16R\vcallerStall\x88\x01\x01B\x16\n" +
 	"\x14_max_response_fieldsB\x1b\n" +
 	"\x19_max_response_field_bytesB\x19\n" +
 	"\x17_max_request_body_bytesB\x1a\n" +
@@ -1360,7 +1814,17 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x1f_max_idle_connections_per_routeB\x17\n" +
 	"\x15_max_idle_connectionsB\x0f\n" +
 	"\r_idle_timeoutB\x16\n" +
-	"\x14_connection_lifetime\"\xa3\x06\n" +
+	"\x14_connection_lifetimeB\x12\n" +
+	"\x10_max_connectionsB\x13\n" +
+	"\x11_max_live_fetchesB\x1e\n" +
+	"\x1c_max_live_fetches_per_callerB\x1c\n" +
+	"\x1a_max_live_fetches_per_peerB\x11\n" +
+	"\x0f_max_held_bytesB\x10\n" +
+	"\x0e_max_redirectsB\x0f\n" +
+	"\r_max_attemptsB\x15\n" +
+	"\x13_retry_budget_ratioB\x1a\n" +
+	"\x18_retry_budget_per_secondB\x0f\n" +
+	"\r_caller_stall\"\xa3\x06\n" +
 	"\bTimeouts\x12D\n" +
 	"\x03dns\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=H\x00R\x03dns\x88\x01\x01\x12L\n" +
 	"\aconnect\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=H\x01R\aconnect\x88\x01\x01\x12D\n" +
@@ -1385,7 +1849,26 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x06_total\"k\n" +
 	"\x03Log\x127\n" +
 	"\x05level\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x00R\x05debugR\x04infoR\x04warnR\x05errorR\x05level\x12+\n" +
-	"\x06format\x18\x02 \x01(\tB\x13\xbaH\x10r\x0eR\x00R\x04textR\x04jsonR\x06formatBb\n" +
+	"\x06format\x18\x02 \x01(\tB\x13\xbaH\x10r\x0eR\x00R\x04textR\x04jsonR\x06format\"\x9d\x03\n" +
+	"\x05Audit\x12/\n" +
+	"\x04sink\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x06stdoutR\x04fileR\x04noneR\x04sink\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12;\n" +
+	"\x0emax_file_bytes\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80 (\x80\x80@H\x00R\fmaxFileBytes\x88\x01\x01\x12.\n" +
+	"\n" +
+	"keep_files\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00H\x01R\tkeepFiles\x88\x01\x01\x128\n" +
+	"\x06detail\x18\x05 \x01(\tB \xbaH\x1dr\x1bR\x00R\x04fullR\x11denied_and_failedR\x06detail\x124\n" +
+	"\aon_full\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x05countR\vfail_closedR\x06onFull\x12<\n" +
+	"\x0fmax_queue_bytes\x18\a \x01(\x03B\x0f\xbaH\f\"\n" +
+	"\x18\x80\x80\x80\x80\x04(\x80\x80@H\x02R\rmaxQueueBytes\x88\x01\x01B\x11\n" +
+	"\x0f_max_file_bytesB\r\n" +
+	"\v_keep_filesB\x12\n" +
+	"\x10_max_queue_bytes\"g\n" +
+	"\tTelemetry\x12\"\n" +
+	"\aorigins\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\x126\n" +
+	"\atracing\x18\x02 \x01(\v2\x1c.fetchgate.config.v1.TracingR\atracing\"L\n" +
+	"\aTracing\x12A\n" +
+	"\rotlp_endpoint\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x10\x012\x13^https?://[^/?#@]+$R\fotlpEndpointBb\n" +
 	"\x1dio.github.fetchgate.config.v1P\x01Z?github.com/fetchgate/fetchgate/gen/fetchgate/config/v1;configv1b\x06proto3"
 
 var (
@@ -1400,56 +1883,66 @@ func file_fetchgate_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_fetchgate_config_v1_config_proto_rawDescData
 }
 
-var file_fetchgate_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_fetchgate_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_fetchgate_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: fetchgate.config.v1.Config
 	(*GrpcListener)(nil),        // 1: fetchgate.config.v1.GrpcListener
-	(*HttpListener)(nil),        // 2: fetchgate.config.v1.HttpListener
-	(*Caller)(nil),              // 3: fetchgate.config.v1.Caller
-	(*Rule)(nil),                // 4: fetchgate.config.v1.Rule
-	(*RuleRetry)(nil),           // 5: fetchgate.config.v1.RuleRetry
-	(*RuleLimits)(nil),          // 6: fetchgate.config.v1.RuleLimits
-	(*UpstreamTls)(nil),         // 7: fetchgate.config.v1.UpstreamTls
-	(*Limits)(nil),              // 8: fetchgate.config.v1.Limits
-	(*Timeouts)(nil),            // 9: fetchgate.config.v1.Timeouts
-	(*Log)(nil),                 // 10: fetchgate.config.v1.Log
-	nil,                         // 11: fetchgate.config.v1.Rule.QueryEntry
-	nil,                         // 12: fetchgate.config.v1.Rule.SetFieldsEntry
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*ListenerTls)(nil),         // 2: fetchgate.config.v1.ListenerTls
+	(*HttpListener)(nil),        // 3: fetchgate.config.v1.HttpListener
+	(*Caller)(nil),              // 4: fetchgate.config.v1.Caller
+	(*Rule)(nil),                // 5: fetchgate.config.v1.Rule
+	(*RuleRetry)(nil),           // 6: fetchgate.config.v1.RuleRetry
+	(*RuleLimits)(nil),          // 7: fetchgate.config.v1.RuleLimits
+	(*UpstreamTls)(nil),         // 8: fetchgate.config.v1.UpstreamTls
+	(*Limits)(nil),              // 9: fetchgate.config.v1.Limits
+	(*Timeouts)(nil),            // 10: fetchgate.config.v1.Timeouts
+	(*Log)(nil),                 // 11: fetchgate.config.v1.Log
+	(*Audit)(nil),               // 12: fetchgate.config.v1.Audit
+	(*Telemetry)(nil),           // 13: fetchgate.config.v1.Telemetry
+	(*Tracing)(nil),             // 14: fetchgate.config.v1.Tracing
+	nil,                         // 15: fetchgate.config.v1.Rule.QueryEntry
+	nil,                         // 16: fetchgate.config.v1.Rule.SetFieldsEntry
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 }
 var file_fetchgate_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: fetchgate.config.v1.Config.grpc:type_name -> fetchgate.config.v1.GrpcListener
-	2,  // 1: fetchgate.config.v1.Config.http:type_name -> fetchgate.config.v1.HttpListener
-	3,  // 2: fetchgate.config.v1.Config.callers:type_name -> fetchgate.config.v1.Caller
-	4,  // 3: fetchgate.config.v1.Config.rules:type_name -> fetchgate.config.v1.Rule
-	7,  // 4: fetchgate.config.v1.Config.upstream_tls:type_name -> fetchgate.config.v1.UpstreamTls
-	8,  // 5: fetchgate.config.v1.Config.limits:type_name -> fetchgate.config.v1.Limits
-	10, // 6: fetchgate.config.v1.Config.log:type_name -> fetchgate.config.v1.Log
-	13, // 7: fetchgate.config.v1.GrpcListener.drain_grace:type_name -> google.protobuf.Duration
-	11, // 8: fetchgate.config.v1.Rule.query:type_name -> fetchgate.config.v1.Rule.QueryEntry
-	12, // 9: fetchgate.config.v1.Rule.set_fields:type_name -> fetchgate.config.v1.Rule.SetFieldsEntry
-	9,  // 10: fetchgate.config.v1.Rule.timeouts:type_name -> fetchgate.config.v1.Timeouts
-	5,  // 11: fetchgate.config.v1.Rule.retry:type_name -> fetchgate.config.v1.RuleRetry
-	6,  // 12: fetchgate.config.v1.Rule.limits:type_name -> fetchgate.config.v1.RuleLimits
-	9,  // 13: fetchgate.config.v1.Limits.timeouts:type_name -> fetchgate.config.v1.Timeouts
-	9,  // 14: fetchgate.config.v1.Limits.max_timeouts:type_name -> fetchgate.config.v1.Timeouts
-	13, // 15: fetchgate.config.v1.Limits.max_stream_total:type_name -> google.protobuf.Duration
-	13, // 16: fetchgate.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	13, // 17: fetchgate.config.v1.Limits.connection_lifetime:type_name -> google.protobuf.Duration
-	13, // 18: fetchgate.config.v1.Timeouts.dns:type_name -> google.protobuf.Duration
-	13, // 19: fetchgate.config.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	13, // 20: fetchgate.config.v1.Timeouts.tls:type_name -> google.protobuf.Duration
-	13, // 21: fetchgate.config.v1.Timeouts.response_header:type_name -> google.protobuf.Duration
-	13, // 22: fetchgate.config.v1.Timeouts.idle_read:type_name -> google.protobuf.Duration
-	13, // 23: fetchgate.config.v1.Timeouts.write:type_name -> google.protobuf.Duration
-	13, // 24: fetchgate.config.v1.Timeouts.pool:type_name -> google.protobuf.Duration
-	13, // 25: fetchgate.config.v1.Timeouts.attempt:type_name -> google.protobuf.Duration
-	13, // 26: fetchgate.config.v1.Timeouts.total:type_name -> google.protobuf.Duration
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	3,  // 1: fetchgate.config.v1.Config.http:type_name -> fetchgate.config.v1.HttpListener
+	4,  // 2: fetchgate.config.v1.Config.callers:type_name -> fetchgate.config.v1.Caller
+	5,  // 3: fetchgate.config.v1.Config.rules:type_name -> fetchgate.config.v1.Rule
+	8,  // 4: fetchgate.config.v1.Config.upstream_tls:type_name -> fetchgate.config.v1.UpstreamTls
+	9,  // 5: fetchgate.config.v1.Config.limits:type_name -> fetchgate.config.v1.Limits
+	11, // 6: fetchgate.config.v1.Config.log:type_name -> fetchgate.config.v1.Log
+	12, // 7: fetchgate.config.v1.Config.audit:type_name -> fetchgate.config.v1.Audit
+	13, // 8: fetchgate.config.v1.Config.telemetry:type_name -> fetchgate.config.v1.Telemetry
+	17, // 9: fetchgate.config.v1.GrpcListener.drain_grace:type_name -> google.protobuf.Duration
+	2,  // 10: fetchgate.config.v1.GrpcListener.tls:type_name -> fetchgate.config.v1.ListenerTls
+	17, // 11: fetchgate.config.v1.GrpcListener.drain_delay:type_name -> google.protobuf.Duration
+	15, // 12: fetchgate.config.v1.Rule.query:type_name -> fetchgate.config.v1.Rule.QueryEntry
+	16, // 13: fetchgate.config.v1.Rule.set_fields:type_name -> fetchgate.config.v1.Rule.SetFieldsEntry
+	10, // 14: fetchgate.config.v1.Rule.timeouts:type_name -> fetchgate.config.v1.Timeouts
+	6,  // 15: fetchgate.config.v1.Rule.retry:type_name -> fetchgate.config.v1.RuleRetry
+	7,  // 16: fetchgate.config.v1.Rule.limits:type_name -> fetchgate.config.v1.RuleLimits
+	10, // 17: fetchgate.config.v1.Limits.timeouts:type_name -> fetchgate.config.v1.Timeouts
+	10, // 18: fetchgate.config.v1.Limits.max_timeouts:type_name -> fetchgate.config.v1.Timeouts
+	17, // 19: fetchgate.config.v1.Limits.max_stream_total:type_name -> google.protobuf.Duration
+	17, // 20: fetchgate.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	17, // 21: fetchgate.config.v1.Limits.connection_lifetime:type_name -> google.protobuf.Duration
+	17, // 22: fetchgate.config.v1.Limits.caller_stall:type_name -> google.protobuf.Duration
+	17, // 23: fetchgate.config.v1.Timeouts.dns:type_name -> google.protobuf.Duration
+	17, // 24: fetchgate.config.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	17, // 25: fetchgate.config.v1.Timeouts.tls:type_name -> google.protobuf.Duration
+	17, // 26: fetchgate.config.v1.Timeouts.response_header:type_name -> google.protobuf.Duration
+	17, // 27: fetchgate.config.v1.Timeouts.idle_read:type_name -> google.protobuf.Duration
+	17, // 28: fetchgate.config.v1.Timeouts.write:type_name -> google.protobuf.Duration
+	17, // 29: fetchgate.config.v1.Timeouts.pool:type_name -> google.protobuf.Duration
+	17, // 30: fetchgate.config.v1.Timeouts.attempt:type_name -> google.protobuf.Duration
+	17, // 31: fetchgate.config.v1.Timeouts.total:type_name -> google.protobuf.Duration
+	14, // 32: fetchgate.config.v1.Telemetry.tracing:type_name -> fetchgate.config.v1.Tracing
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_fetchgate_config_v1_config_proto_init() }
@@ -1458,18 +1951,19 @@ func file_fetchgate_config_v1_config_proto_init() {
 		return
 	}
 	file_fetchgate_config_v1_config_proto_msgTypes[1].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[3].OneofWrappers = []any{}
 	file_fetchgate_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fetchgate_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fetchgate_config_v1_config_proto_rawDesc), len(file_fetchgate_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
