@@ -65,6 +65,27 @@ func BenchmarkDecideSameOrigin(b *testing.B) {
 	}
 }
 
+// BenchmarkExplain is of a denial that many rules would allow for one thing, and
+// of one that none would.
+func BenchmarkExplain(b *testing.B) {
+	const n = 10_000
+	rules := make([]*configv1.Rule, n)
+	for i := range rules {
+		rules[i] = &configv1.Rule{Name: fmt.Sprintf("r%d", i), Origins: []string{"https://api.example.com"}, Methods: []string{fmt.Sprintf("M%d", i%2)}}
+	}
+	p := compile(b, rules, reviewed)
+	for name, url := range map[string]string{"near": "https://api.example.com/", "far": "https://www.example.com/"} {
+		dest := parseURL(b, url)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if e := p.Explain(fetch.Caller{Name: "shop"}, "GET", dest); e.Decision.Denied == nil {
+					b.Fatal("allowed")
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkAllow(b *testing.B) {
 	p := compile(b, []*configv1.Rule{{Name: "r", Origins: []string{"https://*"}, AllowAddresses: []string{"10.0.0.0/8"}}}, reviewed)
 	d := shop(b, p, "GET", "https://example.com/")

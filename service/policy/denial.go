@@ -29,8 +29,8 @@ func (p *Policy) denyUnmatched(q question) *fetch.Denied {
 // hint says what would have to change. It tells nothing of rules for other
 // origins than that of q.
 func (p *Policy) hint(q question) string {
-	if r := p.first(q, func(*rule) bool { return true }); r != nil {
-		return fmt.Sprintf("Rule %q allows this origin, but not %s; ask %s.", r.name, r.mismatch(q).asked(q), r.whom())
+	if r := p.first(&q, func(*rule) bool { return true }); r != nil {
+		return fmt.Sprintf("Rule %q allows this origin, but not %s; ask %s.", r.name, checks[r.mismatch(&q)].asked(q), r.whom())
 	}
 	switch q.kind {
 	case metadataName:

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -95,7 +96,7 @@ func FuzzAllowAddresses(f *testing.F) {
 }
 
 // FuzzDecide asks anything of a policy that opens no address: an address that
-// is allowed is public.
+// is allowed is public, and Explain agrees.
 func FuzzDecide(f *testing.F) {
 	p, err := policy.Compile([]*configv1.Rule{
 		{Name: "exact", Origins: []string{"http://localhost", "http://metadata", "https://api.example.com"}, Methods: []string{"GET"}},
@@ -114,6 +115,10 @@ func FuzzDecide(f *testing.F) {
 		d := p.Decide(fetch.Caller{Name: host}, method, dest)
 		if (d.Denied == nil) != (d.Allow != nil) || d.Rule == "" {
 			t.Fatalf("half a decision: %+v", d)
+		}
+		e := p.Explain(fetch.Caller{Name: host}, method, dest)
+		if e.Decision.Rule != d.Rule || !reflect.DeepEqual(e.Decision.Denied, d.Denied) || e.Checks[len(e.Checks)-1].Passed != (d.Denied == nil) {
+			t.Errorf("Explain says %+v of %+v", e, d)
 		}
 		if d.Denied != nil {
 			return

@@ -21,39 +21,41 @@ type index map[pattern][]int
 
 // check is something that a rule asks of a hop beyond its origin.
 type check struct {
+	name string
 	fits func(*rule, question) bool
-	// asked says what did not fit, after "but not".
+	// asked says what a rule allows or not, after "but not".
 	asked func(question) string
 }
 
 // checks are all of them. A rule matches if every one fits.
 var checks = []check{
-	{(*rule).takesMethod, func(q question) string { return "the method " + q.method }},
+	{"method", (*rule).takesMethod, func(q question) string { return "the method " + q.method }},
 }
 
 func (r *rule) takesMethod(q question) bool {
 	return len(r.methods) == 0 || slices.Contains(r.methods, q.method)
 }
 
-// mismatch returns the first check that keeps r from matching q, or nil.
-func (r *rule) mismatch(q question) *check {
+// mismatch returns the place of the first check that keeps r from matching q;
+// len(checks) if none does.
+func (r *rule) mismatch(q *question) int {
 	for i := range checks {
-		if !checks[i].fits(r, q) {
-			return &checks[i]
+		if !checks[i].fits(r, *q) {
+			return i
 		}
 	}
-	return nil
+	return len(checks)
 }
 
 // match returns the rule that decides about q, or nil.
-func (p *Policy) match(q question) *rule {
-	return p.first(q, func(r *rule) bool { return r.mismatch(q) == nil })
+func (p *Policy) match(q *question) *rule {
+	return p.first(q, func(r *rule) bool { return r.mismatch(q) == len(checks) })
 }
 
 // first returns the first of the rules for the origin of q that is wanted, or
 // nil. Its cost is that of one look-up for each label of the host, and of the
 // rules that have the same pattern.
-func (p *Policy) first(q question, wanted func(*rule) bool) *rule {
+func (p *Policy) first(q *question, wanted func(*rule) bool) *rule {
 	best := len(p.rules)
 	for key := range q.patterns() {
 		for _, i := range p.index[key] {
@@ -75,7 +77,7 @@ func (p *Policy) first(q question, wanted func(*rule) bool) *rule {
 // its host is a special name, the wildcards above it. Above an IP literal there
 // is only the one for every host, since a wildcard that ends in a number does not
 // compile.
-func (q question) patterns() iter.Seq[pattern] {
+func (q *question) patterns() iter.Seq[pattern] {
 	return func(yield func(pattern) bool) {
 		o := q.origin
 		if !yield(pattern{Origin: o}) || q.kind != ordinary {

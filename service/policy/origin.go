@@ -9,32 +9,35 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
-	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
 // someLabel stands for any label where a name is tried out. No list has it.
 const someLabel = "some-label"
 
-// addOrigins enters the origins of the rule at place i, those without a port once
-// for each of its ports.
-func (c *compiler) addOrigins(i int, path string, in *configv1.Rule, f *faults) {
-	ports := compilePorts(path+".ports", in.GetPorts(), f)
-	if len(in.GetOrigins()) == 0 {
+// addOrigins enters the origins of r, the rule at place i, those without a port
+// once for each of its ports.
+func (c *compiler) addOrigins(i int, path string, r *rule, f *faults) {
+	if len(r.origins) == 0 {
 		f.add(path+".origins", `a rule needs an origin, such as "https://api.example.com"`)
 	}
-	for at, text := range in.GetOrigins() {
+	hasHTTP := false
+	for at, text := range r.origins {
 		p, hasPort, err := parseOrigin(text)
+		hasHTTP = hasHTTP || err != nil || p.Scheme == "http"
 		switch {
 		case err != nil:
 			f.add(path+".origins["+strconv.Itoa(at)+"]", "%v", err)
-		case hasPort || len(ports) == 0:
+		case hasPort || len(r.ports) == 0:
 			c.enter(p, i)
 		default:
-			for _, p.Port = range ports {
+			for _, p.Port = range r.ports {
 				c.enter(p, i)
 			}
 		}
+	}
+	if r.allowDowngrade && !hasHTTP {
+		f.add(path+".dangerous_allow_downgrade", "it is the word of the rule to whose http origin a redirect may lead, and this rule has none; set it there")
 	}
 }
 

@@ -35,6 +35,10 @@ type Options struct {
 	Local func() ([]netip.Addr, error)
 	// Table classifies addresses; nil means iana.Default.
 	Table *iana.Table
+	// Locate returns where a setting such as "rules[2]" is written, as
+	// "fetchgate.yaml:12:5". It is asked once for each rule, by Compile. nil
+	// means that nobody knows.
+	Locate func(path string) string
 }
 
 // Policy is a compiled list of rules. It does not change and is safe for
@@ -42,6 +46,8 @@ type Options struct {
 type Policy struct {
 	rules     []*rule
 	index     index
+	sites     sites
+	named     map[string]*rule
 	listeners listeners
 	table     *iana.Table
 	builtin   bool
@@ -57,6 +63,12 @@ type Decision struct {
 	// accepts: rules that open the same addresses have the same profile, and
 	// connections may be shared between them. "public" means nothing was opened.
 	AddressProfile string
+	// AllowDowngrade tells that a redirect may lead here from https although the
+	// scheme here is http (dangerous_allow_downgrade). It is the word of the rule
+	// for the destination, not of the one that the redirect came from.
+	AllowDowngrade bool
+	// SendTraceparent tells that traceparent goes to the upstream.
+	SendTraceparent bool
 	// FilterMixed dials the allowed addresses of an answer that also holds
 	// denied ones. It is always false: one denied address denies the name.
 	FilterMixed bool
@@ -76,6 +88,8 @@ type Decision struct {
 func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 	p := &Policy{
 		index:     index{},
+		sites:     sites{},
+		named:     map[string]*rule{},
 		listeners: newListeners(o),
 		table:     o.Table,
 		builtin:   rules == nil,
@@ -87,7 +101,10 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 		rules = withoutRules
 	}
 	var f faults
-	c := compiler{policy: p, names: map[string]int{}}
+	c := compiler{policy: p, names: map[string]int{}, locate: o.Locate}
+	if p.builtin || c.locate == nil {
+		c.locate = func(string) string { return "" }
+	}
 	for i, r := range rules {
 		c.add(i, r, &f)
 	}
@@ -102,27 +119,40 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 // literal is judged as an address too. The path and the query do not matter.
 func (p *Policy) Decide(caller fetch.Caller, method string, dest fetch.Destination) Decision {
 	q := newQuestion(caller, method, dest.Origin)
-	r := p.match(q)
-	if r == nil {
-		return Decision{Rule: DefaultDeny, Denied: p.denyUnmatched(q)}
+	d, _ := p.settle(&q)
+	return d
+}
+
+// settle is the one way to a decision about q. It returns the rule that decides
+// too, or nil.
+func (p *Policy) settle(asked *question) (d Decision, r *rule) {
+	r = p.match(asked)
+	q := *asked // for Allow to keep: the asker's does not live on the heap
+	switch {
+	case r == nil:
+		d.Denied = p.denyUnmatched(q)
+	case q.isLiteral():
+		d.Denied = p.judge(r, q, netip.AddrPortFrom(q.literal, q.origin.Port))
+	default:
+		d.Denied = r.judgeName(q)
 	}
-	if denied := r.judgeName(q); denied != nil {
-		return Decision{Rule: r.name, Denied: denied}
+	if d.Denied != nil {
+		d.Rule = d.Denied.Rule
+		return d, r
 	}
-	if q.isLiteral() {
-		if denied := p.judge(r, q, netip.AddrPortFrom(q.literal, dest.Port)); denied != nil {
-			return Decision{Rule: r.name, Denied: denied}
+	d.Rule, d.AddressProfile = r.name, r.opened.profile
+	d.AllowDowngrade, d.SendTraceparent = r.allowDowngrade, r.sendTraceparent
+	d.Allow = p.allower(q, r)
+	return d, r
+}
+
+// allower judges the addresses for a hop that r allows by name.
+func (p *Policy) allower(q question, r *rule) func(netip.AddrPort) error {
+	return func(to netip.AddrPort) error {
+		if denied := p.judge(r, q, to); denied != nil {
+			return denied
 		}
-	}
-	return Decision{
-		Rule:           r.name,
-		AddressProfile: r.opened.profile,
-		Allow: func(to netip.AddrPort) error {
-			if denied := p.judge(r, q, to); denied != nil {
-				return denied
-			}
-			return nil
-		},
+		return nil
 	}
 }
 

@@ -133,6 +133,12 @@ func checkCase(t *testing.T, p *policy.Policy, words []string) {
 		}
 	}
 	got := "allow " + d.Rule
+	if d.AllowDowngrade {
+		got += " downgrade"
+	}
+	if d.SendTraceparent {
+		got += " traceparent"
+	}
 	if denied != nil {
 		got = strings.TrimSpace(strings.Join([]string{"deny", denied.Rule, string(denied.Reason), denied.Class}, " "))
 	}

@@ -19,13 +19,15 @@ const maxPatterns = 250_000
 // carriedOut are the fields of a rule that this package carries out. A rule that
 // sets any other is refused.
 var carriedOut = map[protoreflect.Name]bool{
-	"name":                     true,
-	"owner":                    true,
-	"origins":                  true,
-	"ports":                    true,
-	"methods":                  true,
-	"allow_addresses":          true,
-	"dangerous_allow_loopback": true,
+	"name":                      true,
+	"owner":                     true,
+	"origins":                   true,
+	"ports":                     true,
+	"methods":                   true,
+	"allow_addresses":           true,
+	"dangerous_allow_loopback":  true,
+	"dangerous_allow_downgrade": true,
+	"send_traceparent":          true,
 }
 
 // RuleError says what is wrong with a rule and what to write instead.
@@ -48,8 +50,14 @@ func (f *faults) add(path, format string, args ...any) {
 type rule struct {
 	name    string
 	owner   string
+	at      string   // where it is written, if that is known
+	origins []string // as they are written
+	ports   []uint16 // of the origins without one; none means the scheme's
 	methods []string // none means all
 	opened  opened
+
+	allowDowngrade  bool
+	sendTraceparent bool
 }
 
 // whom returns who can change the rule, for a hint.
@@ -59,6 +67,7 @@ func (r *rule) whom() string { return cmp.Or(r.owner, "the owner of the policy")
 type compiler struct {
 	policy   *Policy
 	names    map[string]int
+	locate   func(path string) string
 	patterns int
 }
 
@@ -68,16 +77,23 @@ func (c *compiler) add(i int, in *configv1.Rule, f *faults) {
 	refuseOthers(path, in, f)
 	c.checkName(i, path+".name", in.GetName(), f)
 	checkMethods(path+".methods", in.GetMethods(), f)
-	c.policy.rules = append(c.policy.rules, &rule{
-		name:    in.GetName(),
-		owner:   in.GetOwner(),
-		methods: slices.Clone(in.GetMethods()),
-		opened:  compileOpened(path+".allow_addresses", in, c.policy.table, f),
-	})
-	c.addOrigins(i, path, in, f)
+	r := &rule{
+		name:            in.GetName(),
+		owner:           in.GetOwner(),
+		at:              c.locate(path),
+		origins:         slices.Clone(in.GetOrigins()),
+		methods:         slices.Clone(in.GetMethods()),
+		opened:          compileOpened(path+".allow_addresses", in, c.policy.table, f),
+		allowDowngrade:  in.GetDangerousAllowDowngrade(),
+		sendTraceparent: in.GetSendTraceparent(),
+	}
+	c.policy.rules = append(c.policy.rules, r)
+	c.policy.named[r.name] = r
+	r.ports = compilePorts(path+".ports", in.GetPorts(), f)
+	c.addOrigins(i, path, r, f)
 }
 
-// enter puts the rule at place i into the index, unless that is full.
+// enter puts the rule at place i into the indexes, unless they are full.
 func (c *compiler) enter(p pattern, i int) {
 	places := c.policy.index[p]
 	if len(places) > 0 && places[len(places)-1] == i {
@@ -85,6 +101,7 @@ func (c *compiler) enter(p pattern, i int) {
 	}
 	if c.patterns++; c.patterns <= maxPatterns {
 		c.policy.index[p] = append(places, i)
+		c.policy.sites.add(p, i)
 	}
 }
 

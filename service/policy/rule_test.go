@@ -25,6 +25,10 @@ var (
 		"methods":                  {Methods: []string{"GET"}},
 		"allow_addresses":          {AllowAddresses: []string{"10.0.0.0/8"}},
 		"dangerous_allow_loopback": {DangerousAllowLoopback: true},
+		"dangerous_allow_downgrade": {
+			Origins: []string{"http://other.example.com"}, DangerousAllowDowngrade: true,
+		},
+		"send_traceparent": {SendTraceparent: true},
 	}
 	refused = map[protoreflect.Name]*configv1.Rule{
 		"action":                        {Action: "deny"},
@@ -38,7 +42,6 @@ var (
 		"mixed_answers":                 {MixedAnswers: "filter"},
 		"dangerous_allow_metadata":      {DangerousAllowMetadata: true},
 		"dangerous_allow_own_listeners": {DangerousAllowOwnListeners: true},
-		"dangerous_allow_downgrade":     {DangerousAllowDowngrade: true},
 		"allow_underscore_fields":       {AllowUnderscoreFields: true},
 		"allow_host":                    {AllowHost: []string{"other.example.com"}},
 		"allow_server_name":             {AllowServerName: []string{"other.example.com"}},
@@ -53,7 +56,6 @@ var (
 		"isolate":                       {Isolate: "caller"},
 		"set_fields":                    {SetFields: map[string]string{"X-Team": "shop"}},
 		"remove_fields":                 {RemoveFields: []string{"X-Team"}},
-		"send_traceparent":              {SendTraceparent: true},
 		"timeouts":                      {Timeouts: &configv1.Timeouts{}},
 		"retry":                         {Retry: &configv1.RuleRetry{}},
 		"limits":                        {Limits: &configv1.RuleLimits{}},

@@ -1,0 +1,91 @@
+package policy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// withoutRulesText is the line of Describe for withoutRules.
+const withoutRulesText = "default: http on port 80 and https on port 443 of public addresses"
+
+// maxPortsShown is how many ports of a rule its line names.
+const maxPortsShown = 8
+
+// Rule is what may be told about a rule to whoever operates fetchgate.
+type Rule struct {
+	Name string
+	// At is where it is written, "fetchgate.yaml:12:5". Empty: it is the default
+	// of a configuration without rules, or Options.Locate was nil.
+	At    string
+	Owner string
+	// Origins are as they are written.
+	Origins []string
+}
+
+// Rules returns the rules in the order of the configuration.
+func (p *Policy) Rules() []Rule {
+	all := make([]Rule, len(p.rules))
+	for i, r := range p.rules {
+		all[i] = Rule{Name: r.name, At: r.at, Owner: r.owner, Origins: slices.Clone(r.origins)}
+	}
+	return all
+}
+
+// RuleAt returns where the rule called name is written, "fetchgate.yaml:12:5".
+// It is empty for DefaultDeny, for the default of a configuration without rules
+// and for a name that no rule has.
+func (p *Policy) RuleAt(name string) string {
+	if r := p.named[name]; r != nil {
+		return r.at
+	}
+	return ""
+}
+
+// Owner returns the owner of the rule called name; empty if it says none, or if
+// no rule has the name.
+func (p *Policy) Owner(name string) string {
+	if r := p.named[name]; r != nil {
+		return r.owner
+	}
+	return ""
+}
+
+// Describe says what is allowed, one line for each rule in the order of the
+// configuration; no line means that nothing is.
+func (p *Policy) Describe() []string {
+	if p.builtin {
+		return []string{withoutRulesText}
+	}
+	lines := make([]string, len(p.rules))
+	for i, r := range p.rules {
+		lines[i] = r.describe()
+	}
+	return lines
+}
+
+func (r *rule) describe() string {
+	line := r.name + ": " + strings.Join(r.origins, ", ")
+	if len(r.ports) > 0 {
+		line += " on " + portsText(r.ports)
+	}
+	if len(r.methods) > 0 {
+		line += " (" + strings.Join(r.methods, ", ") + ")"
+	}
+	return line
+}
+
+// portsText is "port 8080" or "ports 8080, 9090", cut where there are many.
+func portsText(ports []uint16) string {
+	words := make([]string, 0, maxPortsShown+1)
+	for _, port := range ports[:min(len(ports), maxPortsShown)] {
+		words = append(words, strconv.Itoa(int(port)))
+	}
+	if more := len(ports) - len(words); more > 0 {
+		words = append(words, "and "+strconv.Itoa(more)+" more")
+	}
+	if len(words) == 1 {
+		return "port " + words[0]
+	}
+	return "ports " + strings.Join(words, ", ")
+}
