@@ -1,0 +1,310 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// maxBatch is the most bytes of one write, maxDelay the longest that a line
+	// waits for others to be written with.
+	maxBatch = 64 << 10
+	maxDelay = 200 * time.Millisecond
+	// maxSpare is how many empty batches are kept.
+	maxSpare = 4
+	// A write that failed is tried again after firstPause, then after twice as
+	// long each time up to lastPause.
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
+	// lastWrite is how long Close waits, once its context has ended, for a write
+	// under way.
+	lastWrite = 100 * time.Millisecond
+)
+
+// Full refuses an RPC, because no record of its fetch could be kept.
+type Full struct {
+	// Max is audit.max_queue_bytes; Waiting of them hold lines that the sink has
+	// not taken, Reserved are kept for the lines of fetches in flight.
+	Max, Waiting, Reserved int64
+	// Sink names where the lines go.
+	Sink string
+}
+
+func (f *Full) Error() string {
+	if f.Waiting > f.Reserved {
+		return fmt.Sprintf("no fetch without an audit record: %d of %d bytes of the audit queue wait for %s, which takes no lines; free its disk or mend its reader", f.Waiting, f.Max, f.Sink)
+	}
+	return fmt.Sprintf("no fetch without an audit record: the %d bytes of the audit queue have room for the lines of no more than %d fetches at once; raise audit.max_queue_bytes", f.Max, f.Max/maxLine)
+}
+
+// batch is lines that are written together.
+type batch struct {
+	lines []byte
+	count int
+}
+
+// queueOptions are what a queue does.
+type queueOptions struct {
+	sink io.Writer
+	// name says in messages and metrics where the lines go.
+	name, place string
+	max         int64
+	failClosed  bool
+	log         *slog.Logger
+	written     prometheus.Counter
+	lost        []prometheus.Counter
+}
+
+// queue takes lines without ever waiting; its one goroutine, which close waits
+// for, writes them.
+type queue struct {
+	queueOptions
+
+	mu       sync.Mutex
+	waiting  []*batch
+	spare    []*batch
+	bytes    int64 // of lines that are not yet written
+	reserved int64
+	closed   bool
+
+	some, full    chan struct{} // there is a line; there is a whole batch
+	stop, abandon chan struct{} // write what is there; give it up
+	done          chan struct{}
+	// failing is the error that the log knows of; only the goroutine uses it.
+	failing error
+}
+
+func newQueue(o queueOptions) *queue {
+	q := &queue{
+		queueOptions: o,
+		some:         make(chan struct{}, 1), full: make(chan struct{}, 1),
+		stop: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
+	}
+	go q.run()
+	return q
+}
+
+// reserve makes sure of room for one line, if that is wanted. Each reserve
+// without an error is followed by one put.
+func (q *queue) reserve() error {
+	if !q.failClosed {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.bytes+q.reserved+maxLine > q.max {
+		return &Full{Max: q.max, Waiting: q.bytes, Reserved: q.reserved, Sink: q.place}
+	}
+	q.reserved += maxLine
+	return nil
+}
+
+// put takes a line, or loses and counts it if there is no room. An empty line
+// only gives back what was reserved.
+func (q *queue) put(line []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.failClosed {
+		q.reserved = max(0, q.reserved-maxLine)
+	}
+	if len(line) == 0 {
+		return
+	}
+	if q.closed || q.bytes+int64(len(line)) > q.max {
+		q.lose(1)
+		return
+	}
+	b := q.room(len(line))
+	b.lines = append(b.lines, line...)
+	b.count++
+	q.bytes += int64(len(line))
+	signal(q.some)
+}
+
+// room returns the batch that takes n more bytes.
+func (q *queue) room(n int) *batch {
+	if len(q.waiting) > 0 {
+		if b := q.waiting[len(q.waiting)-1]; len(b.lines)+n <= maxBatch {
+			return b
+		}
+		signal(q.full)
+	}
+	var b *batch
+	if n := len(q.spare); n > 0 {
+		b, q.spare = q.spare[n-1], q.spare[:n-1]
+	} else {
+		b = &batch{lines: make([]byte, 0, maxBatch)}
+	}
+	q.waiting = append(q.waiting, b)
+	return b
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) lose(lines int) {
+	for _, c := range q.lost {
+		c.Add(float64(lines))
+	}
+}
+
+// held is how many bytes of lines are not yet written.
+func (q *queue) held() float64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return float64(q.bytes)
+}
+
+// run writes until close.
+func (q *queue) run() {
+	defer close(q.done)
+	if c, ok := q.sink.(io.Closer); ok {
+		defer c.Close()
+	}
+	for more := true; more; {
+		more = q.gather()
+		for b := q.take(); b != nil; b = q.take() {
+			q.write(b)
+		}
+	}
+}
+
+// gather waits until there is something to write; false means that there will be
+// no more.
+func (q *queue) gather() bool {
+	select {
+	case <-q.some:
+	case <-q.stop:
+		return false
+	}
+	delay := time.NewTimer(maxDelay)
+	defer delay.Stop()
+	select {
+	case <-q.full:
+	case <-delay.C:
+	case <-q.stop:
+		return false
+	}
+	return true
+}
+
+// take takes the oldest batch out of the queue, nil if there is none.
+func (q *queue) take() *batch {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		return nil
+	}
+	b := q.waiting[0]
+	n := copy(q.waiting, q.waiting[1:])
+	q.waiting[n] = nil
+	q.waiting = q.waiting[:n]
+	return b
+}
+
+// write writes a batch, however often that fails, until close gives it up.
+func (q *queue) write(b *batch) {
+	rest, pause := b.lines, firstPause
+	for len(rest) > 0 {
+		n, err := q.sink.Write(rest)
+		n = max(0, min(n, len(rest)))
+		rest = rest[n:]
+		q.release(n)
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		q.note(err)
+		if err == nil {
+			continue
+		}
+		if n > 0 {
+			pause = firstPause
+		}
+		if !q.wait(pause) {
+			break
+		}
+		pause = min(2*pause, lastPause)
+	}
+	lost := bytes.Count(rest, []byte{'\n'})
+	q.lose(lost)
+	q.written.Add(float64(b.count - lost))
+	q.release(len(rest))
+	q.reuse(b)
+}
+
+// wait waits before another try; false means that there shall be none.
+func (q *queue) wait(pause time.Duration) bool {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-q.abandon:
+		return false
+	}
+}
+
+// note tells the log when the sink fails and when it works again.
+func (q *queue) note(err error) {
+	switch {
+	case err != nil && q.failing == nil:
+		q.log.Error("the audit record cannot be written; its lines wait and writing is tried again", "sink", q.place, "err", err)
+	case err == nil && q.failing != nil:
+		q.log.Info("the audit record is written again", "sink", q.place)
+	}
+	q.failing = err
+}
+
+func (q *queue) release(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= int64(n)
+}
+
+func (q *queue) reuse(b *batch) {
+	b.lines, b.count = b.lines[:0], 0
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.spare) < maxSpare {
+		q.spare = append(q.spare, b)
+	}
+}
+
+// close takes no more lines and waits until those taken are written. When ctx
+// ends before, what is left is lost and counted, and the error says so; a write
+// that does not return is left behind.
+func (q *queue) close(ctx context.Context) error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil
+	}
+	q.closed = true
+	q.mu.Unlock()
+	close(q.stop)
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+	}
+	left := q.held()
+	close(q.abandon)
+	t := time.NewTimer(lastWrite)
+	defer t.Stop()
+	select {
+	case <-q.done:
+	case <-t.C:
+	}
+	return fmt.Errorf("audit: %.0f bytes of lines for %s could not be written in time: %w", left, q.place, context.Cause(ctx))
+}

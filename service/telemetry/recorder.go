@@ -1,0 +1,221 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// Options are what a Recorder is made of. Of the functions each may be nil: its
+// metric is then absent. They are called at each scrape, several at once.
+type Options struct {
+	// Configuration is the one in force at the start. Its audit section counts
+	// for as long as the Recorder lives.
+	Configuration Configuration
+	// Registry takes the metrics; nil means that nobody sees them.
+	Registry prometheus.Registerer
+	// Stdout takes the lines of the sink "stdout"; nil means os.Stdout.
+	Stdout io.Writer
+	// Replica is this process among others, for the audit record: a host name.
+	Replica string
+
+	// Pool returns the state of the pool of connections.
+	Pool func() fetch.PoolStats
+	// Load returns how much of its limits the server uses, 0 to 1.
+	Load func() float64
+	// Draining tells that the server takes no new fetches.
+	Draining func() bool
+	// RetryBudget returns how much of the retry budget towards each origin is
+	// left, 0 to 1, of the caller that has least.
+	RetryBudget func() map[fetch.Origin]float64
+
+	// Log takes what operators should know of the audit record; nil discards it.
+	Log *slog.Logger
+}
+
+// Recorder writes the evidence of fetches. It is a fetch.Recorder; Close ends
+// it.
+type Recorder struct {
+	metrics *metrics
+	names   atomic.Pointer[names]
+	replica string
+	// audit is nil where no lines are wanted.
+	audit      *queue
+	onlyFailed bool
+	lines      sync.Pool // of *line
+	// configuring is held while names changes.
+	configuring sync.Mutex
+}
+
+var _ fetch.Recorder = (*Recorder)(nil)
+
+// New makes a Recorder, opens its sink and registers its metrics. The error says
+// what of the configuration to mend.
+func New(o Options) (*Recorder, error) {
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	register := &registrar{to: o.Registry}
+	r := &Recorder{metrics: newMetrics(register), replica: o.Replica}
+	r.lines.New = func() any { return &line{b: make([]byte, 0, maxLine)} }
+	if err := r.Configure(o.Configuration); err != nil {
+		return nil, err
+	}
+	register.observe(o)
+	if o.RetryBudget != nil {
+		register.register(budgetCollector{o.RetryBudget, r.names.Load})
+	}
+	audit := o.Configuration.Config.GetAudit()
+	r.onlyFailed = audit.GetDetail() == "denied_and_failed"
+	options, err := r.auditOptions(audit, o)
+	if err != nil {
+		return nil, err
+	}
+	if options.sink != nil {
+		r.audit = newQueue(options)
+	}
+	register.gaugeFunc("audit_queue_bytes", "Bytes of lines of the audit record that wait to be written.", r.queued)
+	if register.err != nil {
+		_ = r.Close(context.Background()) // nothing waits
+		return nil, register.err
+	}
+	return r, nil
+}
+
+// auditOptions opens the sink; there is none where no lines are wanted.
+func (r *Recorder) auditOptions(c *configv1.Audit, o Options) (queueOptions, error) {
+	options := queueOptions{
+		name: cmp.Or(c.GetSink(), "stdout"), max: 4 << 20,
+		failClosed: c.GetOnFull() == "fail_closed", log: o.Log,
+	}
+	if c.GetMaxQueueBytes() > 0 {
+		options.max = c.GetMaxQueueBytes()
+	}
+	switch options.name {
+	case "none":
+		return queueOptions{}, nil
+	case "file":
+		size, keep := int64(100<<20), 5
+		if c.MaxFileBytes != nil {
+			size = c.GetMaxFileBytes()
+		}
+		if c.KeepFiles != nil {
+			keep = int(c.GetKeepFiles())
+		}
+		file, err := openRotated(c.GetFile(), size, keep)
+		if err != nil {
+			return queueOptions{}, err
+		}
+		options.sink, options.place = file, "the file "+c.GetFile()
+	default:
+		options.sink, options.place = onlyWriter{os.Stdout}, "standard output"
+		if o.Stdout != nil {
+			options.sink = onlyWriter{o.Stdout}
+		}
+	}
+	options.written = r.metrics.auditRecord.WithLabelValues(options.name, "written")
+	options.lost = []prometheus.Counter{r.metrics.auditRecord.WithLabelValues(options.name, "lost"), r.metrics.auditLost}
+	return options, nil
+}
+
+// onlyWriter keeps the queue from closing what is not its own.
+type onlyWriter struct{ io.Writer }
+
+func (r *Recorder) queued() float64 {
+	if r.audit == nil {
+		return 0
+	}
+	return r.audit.held()
+}
+
+// Configure makes c the configuration that evidence is written by, and counts it
+// as read. Series of callers, rules and origins that c does not name are
+// dropped. If it fails, what was in force stays.
+func (r *Recorder) Configure(c Configuration) error {
+	r.configuring.Lock()
+	defer r.configuring.Unlock()
+	next, err := newNames(c, &r.metrics.vectors)
+	if err != nil {
+		return err
+	}
+	if last := r.names.Swap(next); last != nil {
+		last.forget(next, &r.metrics.vectors)
+	}
+	r.metrics.describe(c)
+	r.metrics.reloads.at(reloaded).Inc()
+	r.metrics.reloadGood.Set(1)
+	r.metrics.reloadTime.Set(float64(time.Now().Unix()))
+	return nil
+}
+
+// ConfigureFailed counts a configuration that was read and cannot be used.
+func (r *Recorder) ConfigureFailed() {
+	r.metrics.reloads.at(notReloaded).Inc()
+	r.metrics.reloadGood.Set(0)
+}
+
+// Rejected counts a fetch that a limit kept out. limit is the name of its row in
+// docs/limits.md.
+func (r *Recorder) Rejected(limit string, scope Scope) {
+	r.metrics.rejections.at(limitNames.place(limit), limitScopes.place(string(scope))).Inc()
+}
+
+// Begin implements fetch.Recorder. Its error is a *Full.
+func (r *Recorder) Begin(rpc string) error {
+	if r.audit != nil {
+		if err := r.audit.reserve(); err != nil {
+			return err
+		}
+	}
+	r.metrics.inFlight.at(rpcs.place(rpc)).Inc()
+	return nil
+}
+
+// End implements fetch.Recorder. It does not wait for anything. report.RPC is
+// what Begin was told.
+func (r *Recorder) End(ctx context.Context, report *fetch.Report) {
+	n := r.names.Load()
+	r.metrics.count(n, report)
+	if r.audit != nil {
+		r.record(ctx, n, report)
+	}
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		recordSpans(ctx, span, report)
+	}
+}
+
+// record queues the line of a fetch.
+func (r *Recorder) record(ctx context.Context, n *names, report *fetch.Report) {
+	if r.onlyFailed && report.Outcome == fetch.OutcomeResponse {
+		r.audit.put(nil)
+		return
+	}
+	l := r.lines.Get().(*line)
+	l.write(ctx, n, report, r.replica)
+	r.audit.put(l.b)
+	r.lines.Put(l)
+}
+
+// Close writes what waits to be written. When ctx ends before, the rest is lost
+// and counted, and the error says so. End may be called afterwards; its line is
+// lost and counted.
+func (r *Recorder) Close(ctx context.Context) error {
+	if r.audit == nil {
+		return nil
+	}
+	return r.audit.close(ctx)
+}
