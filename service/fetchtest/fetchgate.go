@@ -37,6 +37,8 @@ type Options struct {
 	Connect dial.Connect
 	// Log takes the service's log; nil means the test's.
 	Log io.Writer
+	// Audit takes the audit record; nil discards it.
+	Audit io.Writer
 }
 
 // Fetchgate is a real fetchgate on loopback and a connection to it.
@@ -69,7 +71,10 @@ func Start(t testing.TB, o Options) *Fetchgate {
 	}
 	so := service.Options{
 		Config: loaded, GRPCAddress: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0", Version: "test",
-		Log: slog.New(slog.NewTextHandler(log, nil)), Connect: o.Connect,
+		Log: slog.New(slog.NewTextHandler(log, nil)), Connect: o.Connect, Stdout: io.Discard,
+	}
+	if o.Audit != nil {
+		so.Stdout = o.Audit
 	}
 	if o.DNS != nil {
 		so.Resolver = o.DNS

@@ -70,7 +70,7 @@ func (u *H2) Requests() []Recorded {
 }
 
 // noteState makes Close wait for the server's goroutine of each connection.
-func (u *H2) noteState(_ net.Conn, state http.ConnState) {
+func (u *Upstream) noteState(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		u.running.Add(1)
@@ -186,7 +186,7 @@ type Hostile struct {
 
 // Hostiles returns every kind of hostile upstream, for tests that walk over
 // all of them.
-func Hostiles() []Hostile { return slices.Concat(hostiles, resets()) }
+func Hostiles() []Hostile { return slices.Concat(hostiles, floods, resets()) }
 
 // NewHostile starts the hostile upstream of that name: over TLS with a
 // certificate of authority, or, when that is nil, over TCP with prior knowledge.

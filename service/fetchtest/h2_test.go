@@ -152,6 +152,18 @@ func wants() map[string]want {
 		"upper-case-field":           {1, fields(2)},
 		"connection-field":           {1, fields(2)},
 		"newline-in-field":           {1, fields(2)},
+		"reset-flood":                {20_000, reset(http2.ErrCodeCancel)},
+		"priority-flood":             {20_000, kind(http2.FramePriority)},
+		"window-update-flood":        {20_000, kind(http2.FrameWindowUpdate)},
+		"empty-head-flood":           {20_000, kind(http2.FrameContinuation)},
+		"unknown-flood":              {20_000, kind(0xf0)},
+		"padding-flood":              {20_000, kind(http2.FrameData)},
+		"large-frame-size":           {1, value(http2.SettingMaxFrameSize, 1<<24)},
+		"past-the-window":            {256, kind(http2.FrameData)},
+		"data-after-the-end":         {1, kind(http2.FrameData)},
+		"announcements":              {1, kind(0xc)},
+		"reset-after-the-end":        {1, reset(http2.ErrCodeNo)},
+		"short-status":               {1, status("20")},
 	}
 	for code := http2.ErrCodeNo; code <= http2.ErrCodeHTTP11Required; code++ {
 		all["reset-"+strings.ReplaceAll(strings.ToLower(code.String()), "_", "-")] = want{1, reset(code)}
@@ -178,14 +190,16 @@ func windowUpdate(stream uint32) func(http2.Frame) bool {
 	}
 }
 
-func setting(id http2.SettingID) func(http2.Frame) bool {
+func setting(id http2.SettingID) func(http2.Frame) bool { return value(id, 0) }
+
+func value(id http2.SettingID, want uint32) func(http2.Frame) bool {
 	return func(f http2.Frame) bool {
 		s, ok := f.(*http2.SettingsFrame)
 		if !ok {
 			return false
 		}
-		value, ok := s.Value(id)
-		return ok && value == 0
+		got, ok := s.Value(id)
+		return ok && got == want
 	}
 }
 

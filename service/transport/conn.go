@@ -22,16 +22,19 @@ type conn struct {
 	// asked tells that the upstream asked for a client certificate.
 	asked bool
 	dies  time.Time
+	born  time.Time // when the pool got it
 	group *group
 
 	// The pool guards these.
-	streams int       // requests under way
-	limit   int       // the most of them, as far as is known
-	retired bool      // closes when its work is done
-	gone    bool      // is closed
-	paused  time.Time // takes none until then
-	idleAt  time.Time
-	idle    *list.Element // in pool.idle; nil while streams > 0
+	streams int  // requests under way
+	limit   int  // the most of them, as far as is known
+	retired bool // closes when its work is done
+	// why it was retired; empty while it was not.
+	why    fetch.CloseCause
+	gone   bool      // is closed
+	paused time.Time // takes none until then
+	idleAt time.Time
+	idle   *list.Element // in pool.idle; nil while streams > 0
 }
 
 // unlimited is the limit of a connection that none is known of.

@@ -25,8 +25,8 @@ type engine interface {
 	// shared tells that the connection carries several requests at a time, so
 	// that one that failed says nothing about it.
 	shared() bool
-	// alive tells, of a connection without work, whether a request can go out.
-	// It waits a moment at most.
+	// alive tells whether a request can go out on a connection of the pool. It
+	// waits a moment at most.
 	alive() bool
 }
 
@@ -37,7 +37,10 @@ type unserved struct {
 	// takes limit requests at a time, or, if it is dead, never one again.
 	full, dead bool
 	limit      int
-	failure    *fetch.Failure
+	// graceful tells that the connection, which had answered before, came to
+	// its end.
+	graceful bool
+	failure  *fetch.Failure
 }
 
 func (u *unserved) Error() string { return u.failure.Error() }
@@ -64,12 +67,14 @@ type exchange struct {
 	returned atomic.Bool
 
 	// last is why the upstream did not serve the request on a connection that
-	// it had, refusals how often it did not after it was sent.
-	last     *fetch.Failure
-	refusals int
+	// it had; resent tells that the request goes out again, to a connection that
+	// was opened after the one that ended, if there may be one.
+	last   *fetch.Failure
+	resent bool
+	after  time.Time
 	// until is when the patience for a connection ends.
 	until   time.Time
-	release func(reusable bool)
+	release func(why fetch.CloseCause)
 	endOnce *sync.Once
 	// unwatch ends the watch over the context on behalf of the upload.
 	unwatch func() bool
@@ -89,7 +94,7 @@ func newExchange(r *fetch.Request) *exchange {
 func (x *exchange) enter(s fetch.Stage) { x.at.Store(s) }
 
 // begin starts the exchange on a connection, which release gives back.
-func (x *exchange) begin(release func(reusable bool)) {
+func (x *exchange) begin(release func(why fetch.CloseCause)) {
 	x.release, x.endOnce = release, new(sync.Once)
 	x.sent.Store(0)
 	x.begun.Store(x.now())
@@ -98,9 +103,19 @@ func (x *exchange) begin(release func(reusable bool)) {
 	x.enter(fetch.StageSend)
 }
 
-// end gives the connection back, once.
-func (x *exchange) end(reusable bool) {
-	x.endOnce.Do(func() { x.release(reusable) })
+// end gives the connection back, once. why says for what cause it is to close;
+// empty means that it may carry more. ClosedError closes no connection that other
+// requests may be on.
+func (x *exchange) end(why fetch.CloseCause) {
+	x.endOnce.Do(func() { x.release(why) })
+}
+
+// closeCause is why the connection closes after x, which ended as why says.
+func (x *exchange) closeCause(why fetch.CloseCause) fetch.CloseCause {
+	if x.req.CloseAfter && why != fetch.ClosedError {
+		return fetch.ClosedPolicy
+	}
+	return why
 }
 
 // heed stops the upload after an answer that has no use for the rest of it
@@ -111,10 +126,10 @@ func (x *exchange) heed(status int) {
 	}
 }
 
-// complete ends an exchange whose response has ended.
-func (x *exchange) complete(reusable bool) {
+// complete ends an exchange whose response has ended; why is as in end.
+func (x *exchange) complete(why fetch.CloseCause) {
 	x.abandonUpload()
-	x.end(reusable)
+	x.end(why)
 }
 
 // abandonUpload lets go of the request's body, which nobody reads any more.

@@ -44,13 +44,19 @@ type waiter struct {
 	brief bool
 	// fresh tells that nothing can be handed over, only looked for again.
 	fresh bool
+	// after tells that a connection opened before then is not to be handed over.
+	after time.Time
 	ready chan struct{}
 	// conn is handed over; without one, the request looks again.
 	conn *conn
 	// alone tells to open a connection of its own, since the dial that the
 	// request waited for has failed.
 	alone bool
-	place *list.Element // nil once it is out of the list
+	group *group
+	place *list.Element // in group.waiters; nil once it is out of the list
+	// crowd is where it waits too, if all connections of all keys are in use.
+	crowd   *list.List
+	inCrowd *list.Element
 }
 
 // group returns the group of r's key.
@@ -74,16 +80,17 @@ func (p *pool) prune(g *group) {
 	}
 }
 
-// usable finds a connection that can take a request, if there is one.
-func (g *group) usable() *conn {
+// usable finds a connection, opened after that time, that can take a request,
+// if there is one.
+func (g *group) usable(after time.Time) *conn {
 	now := time.Now()
 	for _, c := range slices.Backward(g.free) {
-		if now.Before(c.dies) {
+		if now.Before(c.dies) && c.born.After(after) {
 			return c
 		}
 	}
 	for _, c := range g.shared {
-		if c.hasRoom() && now.Before(c.dies) && !now.Before(c.paused) {
+		if c.hasRoom() && now.Before(c.dies) && !now.Before(c.paused) && c.born.After(after) {
 			return c
 		}
 	}
@@ -122,22 +129,35 @@ func (g *group) mayShare(r *fetch.Request) bool {
 }
 
 func (g *group) wait(shares bool) *waiter {
-	w := &waiter{shares: shares, brief: g.paused(), ready: make(chan struct{})}
+	w := &waiter{shares: shares, brief: g.paused(), group: g, ready: make(chan struct{})}
 	w.place = g.waiters.PushBack(w)
 	return w
 }
 
-// serve ends the wait of w.
-func (g *group) serve(w *waiter) {
-	g.waiters.Remove(w.place)
+// join has w wait in the crowd too.
+func (w *waiter) join(crowd *list.List) {
+	w.crowd, w.inCrowd = crowd, crowd.PushBack(w)
+}
+
+// quit takes w out of the lists that it is in.
+func (w *waiter) quit() {
+	w.group.waiters.Remove(w.place)
 	w.place = nil
+	if w.crowd != nil {
+		w.crowd.Remove(w.inCrowd)
+	}
+}
+
+// serve ends the wait of w.
+func (w *waiter) serve() {
+	w.quit()
 	close(w.ready)
 }
 
 // wakeOne has the first that waits look again.
 func (g *group) wakeOne() {
 	if e := g.waiters.Front(); e != nil {
-		g.serve(e.Value.(*waiter))
+		e.Value.(*waiter).serve()
 	}
 }
 
@@ -155,7 +175,7 @@ func (g *group) wakeSharing(failed bool) {
 		e = e.Next()
 		if w.shares {
 			w.alone = failed
-			g.serve(w)
+			w.serve()
 		}
 	}
 }
@@ -164,10 +184,10 @@ func (g *group) wakeSharing(failed bool) {
 // one.
 func (g *group) handOver(c *conn) bool {
 	for e := g.waiters.Front(); e != nil; e = e.Next() {
-		if w := e.Value.(*waiter); !w.fresh {
+		if w := e.Value.(*waiter); !w.fresh && c.born.After(w.after) {
 			w.conn = c
 			c.streams++
-			g.serve(w)
+			w.serve()
 			return true
 		}
 	}

@@ -126,9 +126,16 @@ func (h *h1) response(ctx context.Context, x *exchange, resp *http.Response) *fe
 	return r
 }
 
-// reusable tells, at the end of a response, whether another may follow.
-func (h *h1) reusable(x *exchange, f framing) bool {
-	return f.persistent && (x.wrote.Load() > 0 || x.upload.whole())
+// closeCause says, at the end of a response, why no other may follow; empty
+// means that one may.
+func (h *h1) closeCause(x *exchange, f framing) fetch.CloseCause {
+	switch {
+	case !f.persistent:
+		return fetch.ClosedPeer
+	case x.wrote.Load() == 0 && !x.upload.whole():
+		return fetch.ClosedError
+	}
+	return ""
 }
 
 // headFailure says why there is no head.

@@ -91,12 +91,12 @@ func (b *h1Body) end(err error) {
 	if err == io.EOF {
 		b.err = io.EOF
 		b.h.wire.settle()
-		b.x.complete(b.h.reusable(b.x, b.framing))
+		b.x.complete(b.h.closeCause(b.x, b.framing))
 		return
 	}
 	b.err = b.failure(err)
 	b.h.c.cut()
-	b.x.complete(false)
+	b.x.complete(fetch.ClosedError)
 }
 
 // failure says why the body ended too early.
@@ -130,7 +130,7 @@ func (b *h1Body) Close() error {
 	if b.err == nil {
 		b.err = errClosed
 		b.h.c.cut()
-		b.x.complete(false)
+		b.x.complete(fetch.ClosedError)
 	}
 	b.rest = nil
 	b.give(nil)

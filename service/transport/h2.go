@@ -74,6 +74,8 @@ type h2 struct {
 	*h2Engine
 	c  *conn
 	cc *http2.ClientConn
+	// answered tells that a response came on the connection.
+	answered atomic.Bool
 }
 
 // on sends the connection preface (RFC 9113 section 3.4).
@@ -91,9 +93,13 @@ func (e *h2Engine) on(ctx context.Context, x *exchange, c *conn) (*h2, error) {
 
 func (h *h2) shared() bool { return true }
 
-// alive is true, since a connection that ends is taken out of the pool by
-// itself.
-func (h *h2) alive() bool { return true }
+// alive tells whether the upstream's end is still open. The library reads all
+// the time and takes a connection that ends out of the pool, but a request may
+// be quicker.
+func (h *h2) alive() bool {
+	_, over := h.c.sock.look()
+	return !over
+}
 
 // answer is what the library says to a request.
 type answer struct {
@@ -128,6 +134,7 @@ func (h *h2) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error
 	a := <-answers
 	s.gotHead()
 	if a.err == nil && !a.refused {
+		h.answered.Store(true)
 		return h.response(ctx, s, a.resp)
 	}
 	defer s.end()
@@ -224,9 +231,10 @@ func (h *h2) headFailure(x *exchange, err error) error {
 	text := err.Error()
 	switch {
 	case errors.As(err, &reset) && reset.Code == http2.ErrCodeRefusedStream:
-		return &unserved{failure: notServed(x.fail(fetch.ReasonStreamReset, x.name+" refused the stream", err))}
+		return notServed(x.fail(fetch.ReasonStreamReset, x.name+" refused the stream", err))
 	case text == textGoAway:
-		return &unserved{failure: notServed(x.fail(fetch.ReasonProtocolError, x.name+" ended the connection (GOAWAY) without serving the request", err))}
+		return &unserved{graceful: h.answered.Load(), failure: notServed(x.fail(fetch.ReasonProtocolError,
+			x.name+" ended the connection (GOAWAY) without serving the request", err))}
 	case text == textUnusable:
 		return &unserved{full: true, limit: unlimited, failure: notServed(x.fail(fetch.ReasonDisconnected, x.name+" takes no more requests on the connection", err))}
 	case strings.HasPrefix(text, textGoAwayCode):

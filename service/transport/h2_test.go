@@ -8,16 +8,20 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/fetchgate/fetchgate/service/dial"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/transport"
 )
 
 // peer is the upstream's end of an HTTP/2 connection.
@@ -87,47 +91,132 @@ func overBothH2(t *testing.T, test func(t *testing.T, p protocol)) {
 	}
 }
 
-// TestH2NeverServed meets upstreams that serve no request on any connection.
+// TestH2NeverServed meets upstreams that serve no request on any connection:
+// whether to try again is not the transport's to say.
 func TestH2NeverServed(t *testing.T) {
-	noStreams := []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}
 	for name, c := range map[string]struct {
-		settings []http2.Setting
-		answer   func(p *peer, stream uint32)
+		answer func(p *peer, stream uint32)
+		want   fetch.Reason
 	}{
-		"GOAWAY":  {nil, func(p *peer, _ uint32) { p.WriteGoAway(0, http2.ErrCodeNo, nil) }},
-		"refused": {nil, func(p *peer, s uint32) { p.WriteRSTStream(s, http2.ErrCodeRefusedStream) }},
-		"none":    {noStreams, func(p *peer, s uint32) { p.WriteRSTStream(s, http2.ErrCodeRefusedStream) }},
+		"GOAWAY":  {func(p *peer, _ uint32) { p.WriteGoAway(0, http2.ErrCodeNo, nil) }, fetch.ReasonProtocolError},
+		"refused": {func(p *peer, s uint32) { p.WriteRSTStream(s, http2.ErrCodeRefusedStream) }, fetch.ReasonStreamReset},
 	} {
 		t.Run(name, func(t *testing.T) {
 			overBothH2(t, func(t *testing.T, p protocol) {
-				u := h2Upstream(t, p, c.settings, onHeaders(c.answer))
-				f, facts := fails(t, newTransport(t), get(t, u.url, p), fetch.ReasonTooManyDials)
-				if n := u.conns.Load(); n != 4 || facts.Dials != 4 || f.Sent != fetch.SentNo || !strings.Contains(f.Message, "4 were opened") {
-					t.Errorf("%d connections, %d dials, sent %s: %s", n, facts.Dials, f.Sent, f.Message)
+				u := h2Upstream(t, p, nil, onHeaders(c.answer))
+				f, facts := fails(t, newTransport(t), get(t, u.url, p), c.want)
+				if n := u.conns.Load(); n != 1 || facts.Dials != 1 || f.Sent != fetch.SentNo {
+					t.Errorf("%d connections, %d dials, %+v", n, facts.Dials, f)
 				}
 			})
 		})
 	}
 }
 
-func TestH2ServedAtTheSecondTry(t *testing.T) {
-	for name, refuse := range map[string]func(p *peer, stream uint32){
-		"GOAWAY":  func(p *peer, _ uint32) { p.WriteGoAway(0, http2.ErrCodeNo, nil) },
-		"refused": func(p *peer, s uint32) { p.WriteRSTStream(s, http2.ErrCodeRefusedStream) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			var tries atomic.Int64
-			u := h2Upstream(t, overH2, nil, onHeaders(func(p *peer, s uint32) {
-				if tries.Add(1) == 1 {
-					refuse(p, s)
-					return
-				}
-				p.head(s, true, ":status", "204")
-			}))
-			if e := do(t, newTransport(t), get(t, u.url, overH2)); e.Status != 204 || e.facts.Dials != 2 {
-				t.Errorf("status %d, %+v", e.Status, e.facts)
+// TestH2NoStreamAtAll meets an upstream that takes no request on any connection:
+// the dials are bounded, and so is the time.
+func TestH2NoStreamAtAll(t *testing.T) {
+	none := []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}
+	u := h2Upstream(t, overH2, none, onHeaders(func(*peer, uint32) {})) // one sent on trust gets no answer
+	tr := newTransport(t)
+	var all sync.WaitGroup
+	began := time.Now()
+	for range 100 {
+		all.Go(func() {
+			r := get(t, u.url, overH2)
+			r.Timeouts.Pool, r.Timeouts.Head = 100*time.Millisecond, 100*time.Millisecond
+			resp, facts, err := tr.RoundTrip(t.Context(), r)
+			if err == nil {
+				resp.Body.Close()
+				t.Error("an answer came")
+			}
+			if facts.Dials > 4 {
+				t.Errorf("%d dials", facts.Dials)
 			}
 		})
+	}
+	all.Wait()
+	if n := u.conns.Load(); n > 150 || time.Since(began) > 10*time.Second {
+		t.Errorf("%d connections for 100 requests, after %s", n, time.Since(began))
+	} else {
+		t.Logf("%d connections for 100 requests, after %s", n, time.Since(began))
+	}
+}
+
+// TestH2GoAwayInMidLife has a connection end after its first answer: who is
+// below the last stream is answered, who is above goes out once more, to one
+// new connection that all of them share.
+func TestH2GoAwayInMidLife(t *testing.T) {
+	const above = 5
+	overBothH2(t, func(t *testing.T, p protocol) {
+		var conns atomic.Int64
+		var mu sync.Mutex
+		streams := map[*peer][]uint32{}
+		u := h2Upstream(t, p, nil, onHeaders(func(p *peer, s uint32) {
+			mu.Lock()
+			defer mu.Unlock()
+			streams[p] = append(streams[p], s)
+			n := len(streams[p])
+			switch {
+			case n == 1:
+				conns.Add(1)
+				p.head(s, true, ":status", "204")
+			case conns.Load() == 1 && n == 2:
+				p.head(s, false, ":status", "200")
+			case conns.Load() == 1 && n == 2+above:
+				lower := streams[p][1]
+				p.WriteGoAway(lower, http2.ErrCodeNo, nil)
+				p.WriteData(lower, true, []byte("lower"))
+			case conns.Load() > 1:
+				p.head(s, true, ":status", "204")
+			}
+		}))
+		tr := newTransport(t)
+		do(t, tr, get(t, u.url, p))
+		lower, _, err := tr.RoundTrip(t.Context(), get(t, u.url, p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range above {
+			all.Go(func() {
+				if e := do(t, tr, get(t, u.url, p)); e.Status != 204 || e.facts.Dials > 1 {
+					t.Errorf("status %d, %+v", e.Status, e.facts)
+				}
+			})
+		}
+		all.Wait()
+		if b, err := io.ReadAll(lower.Body); string(b) != "lower" || err != nil {
+			t.Errorf("the lower stream: %q, %v", b, err)
+		}
+		lower.Body.Close()
+		if n := u.conns.Load(); n != 2 {
+			t.Errorf("%d connections, want 2", n)
+		}
+	})
+}
+
+// TestH2GoAwayAgain has each connection answer once and then end: a request goes
+// out twice, not for ever.
+func TestH2GoAwayAgain(t *testing.T) {
+	var mu sync.Mutex
+	var sent int
+	answered := map[*peer]bool{}
+	u := h2Upstream(t, overH2, nil, onHeaders(func(p *peer, s uint32) {
+		mu.Lock()
+		defer mu.Unlock()
+		if sent++; sent > 1 {
+			p.WriteGoAway(0, http2.ErrCodeNo, nil)
+			return
+		}
+		answered[p] = true
+		p.head(s, true, ":status", "204")
+	}))
+	tr := newTransport(t)
+	do(t, tr, get(t, u.url, overH2))
+	f, facts := fails(t, tr, get(t, u.url, overH2), fetch.ReasonProtocolError)
+	if f.Sent != fetch.SentNo || facts.Dials != 1 || sent != 3 {
+		t.Errorf("%+v, %+v, %d requests arrived", f, facts, sent)
 	}
 }
 
@@ -258,6 +347,7 @@ func TestH2GracefulEnd(t *testing.T) {
 			t.Errorf("%q, %v, %+v", e.body, e.err, e.facts)
 		}
 	}
+	closed(t, tr, fetch.ClosedPeer, 3)
 }
 
 func TestH2OnTheWire(t *testing.T) {
@@ -446,4 +536,73 @@ func TestH2StreamsEndAlone(t *testing.T) {
 		t.Errorf("the other body: %q, %v", b, err)
 	}
 	kept.Body.Close()
+}
+
+// TestH2SlowStream leaves one body of a connection unread, more than a window of
+// it, and reads others: what the slow one holds back is its own.
+func TestH2SlowStream(t *testing.T) {
+	overBothH2(t, func(t *testing.T, p protocol) {
+		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/slow" {
+				io.WriteString(w, "ok")
+				return
+			}
+			for block := make([]byte, 64<<10); r.Context().Err() == nil; {
+				if _, err := w.Write(block); err != nil {
+					return
+				}
+			}
+		})
+		tr := newTransport(t)
+		slow, _, err := tr.RoundTrip(t.Context(), get(t, u.url+"/slow", p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer slow.Body.Close()
+		var worst time.Duration
+		for range 300 {
+			began := time.Now()
+			if e := do(t, tr, get(t, u.url, p)); string(e.body) != "ok" || !e.facts.Reused {
+				t.Fatalf("%q, %v, %+v", e.body, e.err, e.facts)
+			}
+			worst = max(worst, time.Since(began))
+		}
+		if n := u.conns.Load(); n != 1 || worst > time.Second {
+			t.Errorf("%d connections, %s at worst", n, worst)
+		}
+	})
+}
+
+// TestH2PingsFindTheDead has an upstream take everything and send nothing: its
+// connection ends within 15 s, whatever the timeouts of the request are.
+func TestH2PingsFindTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &deaf{}
+		tr := transport.New(transport.Options{Dialer: d, Limits: fetch.DefaultLimits()})
+		r := get(t, "http://192.0.2.1:80", overH2C)
+		r.Timeouts.Head = 10 * time.Minute
+		began := time.Now()
+		f, facts := fails(t, tr, r, fetch.ReasonConnectionReset)
+		if took := time.Since(began); took > 15*time.Second+time.Millisecond || took < 5*time.Second || f.Sent != fetch.SentYes || facts.Dials != 1 {
+			t.Errorf("after %s: %+v, %+v", took, f, facts)
+		}
+		r.Timeouts.Head = time.Second
+		if _, facts = fails(t, tr, r, fetch.ReasonHeadTimeout); facts.Reused || facts.Dials != 1 {
+			t.Errorf("the next: %+v", facts)
+		}
+		tr.Close(t.Context())
+		d.all.Wait()
+	})
+}
+
+// deaf is a dialer to upstreams that read and say nothing.
+type deaf struct{ all sync.WaitGroup }
+
+func (d *deaf) Dial(context.Context, string, uint16, fetch.Route, fetch.Timeouts, int) (dial.Result, error) {
+	ours, theirs := net.Pipe()
+	d.all.Go(func() {
+		io.Copy(io.Discard, theirs)
+		theirs.Close()
+	})
+	return dial.Result{Conn: ours, Remote: netip.MustParseAddrPort("192.0.2.1:80"), Dials: 1}, nil
 }

@@ -94,12 +94,14 @@ func (b *h2Body) read(p []byte) (int, error) {
 // window.
 func (b *h2Body) end(err error) error {
 	b.err = b.failure(err)
+	why := fetch.CloseCause("")
 	if err != io.EOF {
+		why = fetch.ClosedError
 		b.s.cancel(errClosed)
 	}
 	b.h.guard.call(b.s.ctx, b.h.c, func() { b.resp.Body.Close() })
 	b.s.end()
-	b.s.x.complete(true)
+	b.s.x.complete(why)
 	return b.err
 }
 

@@ -194,10 +194,11 @@ func rawUpstream(t *testing.T, config *tls.Config, script func(c net.Conn)) *ups
 				defer func() { u.open.Add(-1); u.gone <- struct{}{} }()
 				defer c.Close()
 				defer context.AfterFunc(ctx, func() { c.Close() })()
-				if config != nil {
-					c = tls.Server(c, config)
+				if config == nil {
+					script(c)
+				} else {
+					script(tls.Server(c, config))
 				}
-				script(c)
 			})
 		}
 	})
@@ -230,9 +231,21 @@ func newTransport(t testing.TB, alter ...func(*fetch.Limits)) *transport.Transpo
 	for _, f := range alter {
 		f(&limits)
 	}
-	tr := transport.New(transport.Options{
-		Dialer: dial.New(dial.Options{Resolver: hosts{}}), Roots: ca().pool, Limits: limits,
-	})
+	return newTransportOf(t, dial.Options{}, limits)
+}
+
+// newTransportOn is one whose connects all fail so.
+func newTransportOn(t *testing.T, connect func(context.Context) error) *transport.Transport {
+	t.Helper()
+	return newTransportOf(t, dial.Options{Connect: func(ctx context.Context, _ netip.AddrPort, control dial.Control) (net.Conn, error) {
+		return nil, connect(ctx)
+	}}, fetch.DefaultLimits())
+}
+
+func newTransportOf(t testing.TB, o dial.Options, limits fetch.Limits) *transport.Transport {
+	t.Helper()
+	o.Resolver = hosts{}
+	tr := transport.New(transport.Options{Dialer: dial.New(o), Roots: ca().pool, Limits: limits})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

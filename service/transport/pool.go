@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"fmt"
@@ -33,13 +34,20 @@ type pool struct {
 	groups map[key]*group
 	conns  map[*conn]struct{} // all that are open
 	idle   list.List          // of *conn without work, the longest so first
-	closed bool
+	crowd  list.List          // of *waiter for a place among all connections
+	// open counts the connections and dials of all keys, dialing the dials.
+	open, dialing int
+	ended         map[fetch.CloseCause]int64 // connections that are closed
+	closed        bool
 }
 
 func newPool(limits fetch.Limits) *pool {
+	if limits.MaxConnections <= 0 {
+		limits.MaxConnections = fetch.DefaultLimits().MaxConnections
+	}
 	p := &pool{
 		limits: limits,
-		groups: map[key]*group{}, conns: map[*conn]struct{}{},
+		groups: map[key]*group{}, conns: map[*conn]struct{}{}, ended: map[fetch.CloseCause]int64{},
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go p.sweepLoop() // close ends it and waits for it
@@ -48,11 +56,9 @@ func newPool(limits fetch.Limits) *pool {
 
 // search is what a request looks for.
 type search struct {
-	x *exchange
-	// fresh wants no connection that was used before, renew only if there must
-	// not be one more.
-	fresh, renew bool
-	share        bool // may wait for another request's dial
+	x     *exchange
+	fresh bool // wants no connection that was used before
+	share bool // may wait for another request's dial
 }
 
 // found is a connection, a place to wait, a connection to close that is in the
@@ -76,8 +82,7 @@ func (p *pool) take(ctx context.Context, x *exchange) (*group, *conn, error) {
 	if x.until.IsZero() {
 		x.until = began.Add(x.req.Timeouts.Pool)
 	}
-	s := &search{x: x, fresh: x.req.Fresh, renew: x.refusals > 0}
-	s.share = !s.fresh && !s.renew
+	s := &search{x: x, fresh: x.req.Fresh, share: !x.req.Fresh}
 	for {
 		f, err := p.find(s)
 		if err == nil && f.waiter != nil {
@@ -93,7 +98,7 @@ func (p *pool) take(ctx context.Context, x *exchange) (*group, *conn, error) {
 			return f.group, f.conn, nil
 		case f.conn != nil:
 			x.facts.Stale++
-			f.conn.cut()
+			p.discard(f.conn)
 		case f.waiter == nil:
 			return f.group, nil, nil
 		}
@@ -107,30 +112,62 @@ func (p *pool) find(s *search) (found, error) {
 		return found{}, s.x.fail(fetch.ReasonDraining, "fetchgate is stopping and opens no connection", nil)
 	}
 	g := p.group(s.x.req)
-	c := g.usable()
-	if c != nil && !s.fresh && !s.renew {
+	if c := g.usable(s.x.after); c != nil && !s.fresh {
 		p.occupy(c)
 		return found{group: g, conn: c}, nil
 	}
 	if s.share && g.dialing > 0 && g.mayShare(s.x.req) {
-		return found{group: g, waiter: g.wait(true)}, nil
+		w := g.wait(true)
+		w.after = s.x.after
+		return found{group: g, waiter: w}, nil
 	}
-	if g.open < p.limits.MaxConnectionsPerRoute {
-		g.open++
-		g.dialing++
+	full := g.open >= p.limits.MaxConnectionsPerRoute
+	if !full && p.open < p.limits.MaxConnections {
+		p.grow(g, 1)
 		return found{group: g}, nil
 	}
-	if c != nil && !s.fresh {
+	if c := g.usable(time.Time{}); c != nil && !s.fresh {
 		p.occupy(c)
 		return found{group: g, conn: c}, nil
 	}
-	if c := g.spare(s.fresh); c != nil {
-		p.retire(c)
+	if c := p.spare(g, full, s.fresh); c != nil {
+		p.retire(c, fetch.ClosedIdle)
 		return found{group: g, victim: c}, nil
 	}
 	w := g.wait(false)
 	w.fresh = s.fresh
+	if !full {
+		w.join(&p.crowd)
+	}
 	return found{group: g, waiter: w}, nil
+}
+
+// grow counts n more dials of g.
+func (p *pool) grow(g *group, n int) {
+	g.open += n
+	g.dialing += n
+	p.open += n
+	p.dialing += n
+}
+
+// spare finds a connection without work to close for one of g: of g, if it is
+// full, else the one of all keys that has been without for longest.
+func (p *pool) spare(g *group, full, fresh bool) *conn {
+	if full {
+		return g.spare(fresh)
+	}
+	if e := p.idle.Front(); e != nil {
+		return e.Value.(*conn)
+	}
+	return nil
+}
+
+// wakeCrowd has the first that waits for a place among all connections look
+// again.
+func (p *pool) wakeCrowd() {
+	if e := p.crowd.Front(); e != nil {
+		e.Value.(*waiter).serve()
+	}
 }
 
 // await waits until f's waiter is served. Without a connection and an error,
@@ -157,29 +194,42 @@ func (p *pool) await(ctx context.Context, s *search, f found) (*conn, error) {
 	case <-timer.C:
 		s.share = s.share && !w.shares
 		if last && !w.shares {
-			err = s.x.fail(fetch.ReasonPoolTimeout, fmt.Sprintf("all %d connections to %s stayed busy for %s",
-				p.limits.MaxConnectionsPerRoute, s.x.name, s.x.req.Timeouts.Pool), nil)
+			err = p.timeout(s.x, w.crowd != nil)
 		}
 	case <-ctx.Done():
 		err = s.x.ended(ctx)
 	}
-	if c := p.leave(f.group, w); c != nil && err != nil {
-		p.put(c, true)
+	if c := p.leave(w); c != nil && err != nil {
+		p.put(c, "")
 	} else if c != nil {
 		return c, nil
 	}
 	return nil, err
 }
 
+// timeout is the failure of a request that waited too long, for a place among
+// the connections of its key or of all.
+func (p *pool) timeout(x *exchange, ofAll bool) *fetch.Failure {
+	if !ofAll {
+		return x.fail(fetch.ReasonPoolTimeout, fmt.Sprintf("all %d connections to %s stayed busy for %s",
+			p.limits.MaxConnectionsPerRoute, x.name, x.req.Timeouts.Pool), nil)
+	}
+	f := x.fail(fetch.ReasonPoolTimeout, fmt.Sprintf("all %d connections that fetchgate may have open stayed busy for %s",
+		p.limits.MaxConnections, x.req.Timeouts.Pool), nil)
+	f.LimitHit = &fetch.LimitHit{Limit: "max_connections", Max: int64(p.limits.MaxConnections)}
+	return f
+}
+
 // leave ends a wait before it was served; if it was meanwhile, whatever it got
 // goes to its owner or to the next.
-func (p *pool) leave(g *group, w *waiter) *conn {
+func (p *pool) leave(w *waiter) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.place != nil {
-		g.waiters.Remove(w.place)
+		w.quit()
 	} else if w.conn == nil {
-		g.wakeOne()
+		w.group.wakeOne()
+		p.wakeCrowd()
 	}
 	return w.conn
 }
@@ -206,14 +256,16 @@ func (p *pool) unlist(c *conn) {
 func (p *pool) add(x *exchange, c *conn) error {
 	p.mu.Lock()
 	g := c.group
-	g.dialing--
 	if p.closed {
+		p.grow(g, -1)
 		p.mu.Unlock()
 		p.leases.done()
 		return x.fail(fetch.ReasonDraining, "fetchgate is stopping", nil)
 	}
+	g.dialing--
+	p.dialing--
 	g.protocol = c.protocol
-	c.streams, c.limit = 1, 1
+	c.born, c.streams, c.limit = time.Now(), 1, 1
 	p.conns[c] = struct{}{}
 	if c.engine.shared() {
 		c.limit = unlimited
@@ -232,18 +284,19 @@ func (p *pool) add(x *exchange, c *conn) error {
 // dialFailed ends the lease of a request that was to open a connection.
 func (p *pool) dialFailed(g *group) {
 	p.mu.Lock()
-	g.open--
-	g.dialing--
+	p.grow(g, -1)
 	g.wakeSharing(true)
 	g.wakeOne()
+	p.wakeCrowd()
 	p.prune(g)
 	p.mu.Unlock()
 	p.leases.done()
 }
 
-// release ends a lease. A connection that is not reusable takes no more work.
-func (p *pool) release(c *conn, reusable bool) {
-	p.put(c, reusable)
+// release ends a lease. A connection takes no more work if why says that it is
+// to close.
+func (p *pool) release(c *conn, why fetch.CloseCause) {
+	p.put(c, why)
 	p.leases.done()
 }
 
@@ -258,24 +311,52 @@ func (p *pool) refused(c *conn, u *unserved) {
 		c.paused = time.Now().Add(refusedPause)
 	}
 	p.mu.Unlock()
-	p.release(c, !u.dead)
+	why := fetch.CloseCause("")
+	if u.dead {
+		why = fetch.ClosedPeer
+	}
+	p.release(c, why)
+}
+
+// discard closes a connection that was found dead when a request was to go out.
+func (p *pool) discard(c *conn) {
+	p.mu.Lock()
+	c.streams--
+	p.retire(c, fetch.ClosedPeer)
+	if c.gone {
+		p.count(c)
+	}
+	p.mu.Unlock()
+	c.cut()
 }
 
 // put takes a request off c.
-func (p *pool) put(c *conn, reusable bool) {
-	for _, victim := range p.lighten(c, reusable) {
+func (p *pool) put(c *conn, why fetch.CloseCause) {
+	for _, victim := range p.lighten(c, why) {
 		victim.hangUp()
 	}
 }
 
-func (p *pool) lighten(c *conn, reusable bool) (victims []*conn) {
+func (p *pool) lighten(c *conn, why fetch.CloseCause) (victims []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.streams--
 	now := time.Now()
-	c.retired = c.retired || !reusable || p.closed || c.group.withdrawn || !now.Before(c.dies)
+	switch {
+	case why == fetch.ClosedError && c.protocol == protocolH2 && !c.gone:
+		why = "" // a stream that failed says nothing about its connection
+	case why != "":
+	case p.closed || c.group.withdrawn:
+		why = fetch.ClosedPolicy
+	case !now.Before(c.dies):
+		why = fetch.ClosedAge
+	}
+	if why != "" {
+		p.retire(c, why)
+	}
 	switch {
 	case c.gone:
+		p.count(c)
 		return nil
 	case c.retired && c.streams == 0:
 		return []*conn{c}
@@ -283,7 +364,9 @@ func (p *pool) lighten(c *conn, reusable bool) (victims []*conn) {
 		return nil
 	case c.streams == 0:
 		victims = p.rest(c)
-		c.group.wakeOne() // who wants a fresh one may close this
+		// Who wants a fresh one, or one of another key, may close this.
+		c.group.wakeOne()
+		p.wakeCrowd()
 	}
 	return victims
 }
@@ -298,19 +381,21 @@ func (p *pool) rest(c *conn) (victims []*conn) {
 	}
 	if len(g.free) > p.limits.MaxIdlePerRoute {
 		victims = append(victims, g.free[0])
-		p.retire(g.free[0])
+		p.retire(g.free[0], fetch.ClosedIdle)
 	}
 	if p.idle.Len() > p.limits.MaxIdle {
 		oldest := p.idle.Front().Value.(*conn)
 		victims = append(victims, oldest)
-		p.retire(oldest)
+		p.retire(oldest, fetch.ClosedIdle)
 	}
 	return victims
 }
 
-// retire takes c out of use.
-func (p *pool) retire(c *conn) {
-	c.retired = true
+// retire takes c out of use. The first cause is the one that counts.
+func (p *pool) retire(c *conn, why fetch.CloseCause) {
+	if !c.retired {
+		c.retired, c.why = true, why
+	}
 	p.unlist(c)
 }
 
@@ -319,11 +404,22 @@ func (p *pool) gone(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.gone = true
+	p.count(c)
 	p.unlist(c)
 	delete(p.conns, c)
 	g := c.group
 	g.unshare(c)
 	g.open--
+	p.open--
 	g.wakeOne()
+	p.wakeCrowd()
 	p.prune(g)
+}
+
+// count counts a connection that is closed once none of its requests is left,
+// who know the cause best. Without one, the upstream closed it.
+func (p *pool) count(c *conn) {
+	if c.streams == 0 {
+		p.ended[cmp.Or(c.why, fetch.ClosedPeer)]++
+	}
 }

@@ -66,17 +66,24 @@ func (s *socket) whenClosed(f func()) {
 }
 
 // stirred tells whether something came on a connection that expects nothing: a
-// byte, the end, or an error. It takes nothing away and does not wait.
+// byte, the end, or an error.
 func (s *socket) stirred() bool {
+	came, over := s.look()
+	return came || over
+}
+
+// look tells whether bytes came that nobody has read, and whether there are
+// none and will be none. It takes nothing away and does not wait.
+func (s *socket) look() (came, over bool) {
 	if s.raw == nil {
-		return false
+		return false, false
 	}
 	var one [1]byte
-	stirred := true
 	// Control, unlike Read, does not queue behind a reader that waits.
 	err := s.raw.Control(func(fd uintptr) {
-		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		stirred = err != syscall.EAGAIN && err != syscall.EINTR
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		waits := err == syscall.EAGAIN || err == syscall.EINTR
+		came, over = n > 0, n <= 0 && !waits
 	})
-	return err != nil || stirred
+	return came, over || err != nil
 }

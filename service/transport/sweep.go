@@ -37,11 +37,19 @@ func (p *pool) sweep() (victims []*conn) {
 	for e := p.idle.Front(); e != nil; {
 		c := e.Value.(*conn)
 		e = e.Next()
-		dead := !c.engine.shared() && c.sock.stirred()
-		if dead || !now.Before(c.dies) || now.Sub(c.idleAt) >= p.limits.IdleTimeout {
-			p.retire(c)
-			victims = append(victims, c)
+		var why fetch.CloseCause
+		switch {
+		case c.protocol == protocolH1 && c.sock.stirred():
+			why = fetch.ClosedPeer
+		case !now.Before(c.dies):
+			why = fetch.ClosedAge
+		case now.Sub(c.idleAt) >= p.limits.IdleTimeout:
+			why = fetch.ClosedIdle
+		default:
+			continue
 		}
+		p.retire(c, why)
+		victims = append(victims, c)
 	}
 	for k, g := range p.groups {
 		// Its limit may have been raised since.
@@ -89,7 +97,7 @@ func (p *pool) withdraw(g *group) (victims []*conn) {
 		if c.idle != nil {
 			victims = append(victims, c)
 		}
-		p.retire(c)
+		p.retire(c, fetch.ClosedPolicy)
 	}
 	return victims
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -63,6 +65,7 @@ func (t *Transport) tlsConfig(r *fetch.Request, c *conn) *tls.Config {
 			c.asked = true
 			return &tls.Certificate{}, nil // none: the upstream may do without
 		},
+		VerifyConnection: refuseWeakKeys,
 	}
 	if s.Roots != nil {
 		config.RootCAs = s.Roots
@@ -77,6 +80,34 @@ func (t *Transport) tlsConfig(r *fetch.Request, c *conn) *tls.Config {
 		config.NextProtos = []string{"h2"}
 	}
 	return config
+}
+
+// weakKeyError tells of an RSA key that is too short, or whose length is none
+// that an authority may certify.
+type weakKeyError struct{ cert *x509.Certificate }
+
+func (weakKeyError) Error() string {
+	return "the RSA key of a certificate has fewer than 2048 bits or part of a byte"
+}
+
+// refuseWeakKeys wants a verified chain without one, of which the root is not
+// looked at: that is trusted by name (Baseline Requirements for TLS
+// certificates, section 6.1.5). crypto/tls lets 1024 bits pass.
+func refuseWeakKeys(s tls.ConnectionState) error {
+	var weak *x509.Certificate
+	for _, chain := range s.VerifiedChains {
+		i := slices.IndexFunc(chain[:max(1, len(chain)-1)], hasWeakKey)
+		if i < 0 {
+			return nil
+		}
+		weak = chain[i]
+	}
+	return weakKeyError{weak}
+}
+
+func hasWeakKey(c *x509.Certificate) bool {
+	key, ok := c.PublicKey.(*rsa.PublicKey)
+	return ok && (key.N.BitLen() < 2048 || key.N.BitLen()%8 != 0)
 }
 
 func tlsFacts(s tls.ConnectionState) *fetch.TLSFacts {
@@ -96,6 +127,7 @@ func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
 		hostname x509.HostnameError
 		invalid  x509.CertificateInvalidError
 		unknown  x509.UnknownAuthorityError
+		weak     weakKeyError
 		verify   *tls.CertificateVerificationError
 		record   tls.RecordHeaderError
 	)
@@ -109,6 +141,8 @@ func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
 		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name+" may not be used like this", invalid.Cert, err)
 	case errors.As(err, &unknown):
 		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name+" does not lead to a trusted root", unknown.Cert, err)
+	case errors.As(err, &weak):
+		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name+" has a weak key: "+err.Error(), weak.cert, err)
 	case errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0:
 		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name+" cannot be verified", verify.UnverifiedCertificates[0], err)
 	case alerted && isCertificateAlert(alert, c.asked):

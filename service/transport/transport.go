@@ -34,7 +34,8 @@ type Options struct {
 	Roots *x509.CertPool
 	// Limits bound heads, interim responses and the pool. All of these must be
 	// set, as fetch.DefaultLimits does: MaxResponseFields,
-	// MaxResponseFieldBytes, MaxInterim and from MaxConnectionsPerRoute on.
+	// MaxResponseFieldBytes, MaxInterim and from MaxConnectionsPerRoute to
+	// ConnectionLifetime. A MaxConnections of 0 is that of DefaultLimits.
 	Limits fetch.Limits
 	// Log gets what nobody is told otherwise; nil means slog.Default.
 	Log *slog.Logger
@@ -66,12 +67,17 @@ func New(o Options) *Transport {
 	return t
 }
 
-// RoundTrip carries out one hop on a connection of the pool or a new one. It
-// sends the request a second time only where the upstream said that it did not
-// look at the first (REFUSED_STREAM, GOAWAY: RFC 9113 section 8.7) and nothing
-// of the body was read: on a new connection each time, or, where no more may be
-// open, on any. At most Route.MaxDials times it does so, with at most as many
-// dials; then it fails with TOO_MANY_DIALS.
+// RoundTrip carries out one hop on a connection of the pool or a new one.
+//
+// It sends the request a second time in one case alone: an HTTP/2 connection
+// that had answered before ends as it should (GOAWAY, RFC 9113 section 6.8)
+// without this request, nothing of whose body was read. The second goes to a
+// connection that was opened after the first or, where no more may be open, to any.
+// Everything else that an upstream did not look at, REFUSED_STREAM among it,
+// is a failure whose Sent is SentNo: whether and when to try again is for who
+// calls to say. A connection that is full or ended before the request left is
+// passed over; of those, at most Route.MaxDials are opened, then it fails with
+// TOO_MANY_DIALS.
 //
 // The error is a *fetch.Failure, whose Sent is the word on whether the request
 // may be sent again, or what the dialer returned (a *fetch.Denied among them),
@@ -98,14 +104,14 @@ func (t *Transport) carryOut(ctx context.Context, x *exchange) (*fetch.Response,
 		if err != nil {
 			return nil, err
 		}
-		x.begin(func(reusable bool) { t.pool.release(c, reusable && !x.req.CloseAfter) })
+		x.begin(func(why fetch.CloseCause) { t.pool.release(c, x.closeCause(why)) })
 		resp, err := c.engine.roundTrip(ctx, x)
 		if err == nil {
 			return resp, nil
 		}
 		var u *unserved
 		if !errors.As(err, &u) {
-			x.end(c.engine.shared())
+			x.end(fetch.ClosedError)
 			return nil, err
 		}
 		x.last = u.failure
@@ -116,14 +122,11 @@ func (t *Transport) carryOut(ctx context.Context, x *exchange) (*fetch.Response,
 			t.pool.refused(c, u)
 			continue
 		}
-		x.end(true)
-		if !x.upload.untouched() {
+		x.end(fetch.ClosedPeer)
+		if !u.graceful || x.resent || !x.upload.untouched() {
 			return nil, u.failure
 		}
-		if x.refusals++; x.refusals > x.req.Route.MaxDials {
-			return nil, x.tooManyDials()
-		}
-		x.until = time.Time{}
+		x.resent, x.after, x.until = true, c.born, time.Time{}
 	}
 }
 
