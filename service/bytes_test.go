@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,8 +53,15 @@ var places = []place{
 	{"Connection", "HTTP/1.1 200 OK\r\nConnection: \xff\r\n\r\n", "field"},
 	{"Content-Type", "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=\xff\r\n\r\n", "field"},
 	{"Content-Encoding", "HTTP/1.1 200 OK\r\nContent-Encoding: \xff, gzip\r\n\r\nhello", "field"},
-	{"Location", "HTTP/1.1 302 Found\r\nLocation: http://\xff/\xff\r\n\r\n", "field"},
-	{"Set-Cookie", "HTTP/1.1 200 OK\r\nSet-Cookie: \xff=\xff; Domain=\xff; Path=\xff\r\n\r\n", "field"},
+	{"scheme of Location", "HTTP/1.1 302 \xff\r\nX: \xff\r\nLocation: \xff://a.test/\r\n\r\n\xff", "INVALID_REDIRECT_URL"},
+	{"user of Location", "HTTP/1.1 302 Found\r\nLocation: http://\xff@a.test/\r\n\r\n", "INVALID_REDIRECT_URL"},
+	{"host of Location", "HTTP/1.1 302 Found\r\nLocation: http://\xff/\xff\r\n\r\n", "INVALID_REDIRECT_URL"},
+	{"port of Location", "HTTP/1.1 302 Found\r\nLocation: http://a.test:\xff/\r\n\r\n", "INVALID_REDIRECT_URL"},
+	{"path of a Location that is denied", "HTTP/1.1 302 \xff\r\nLocation: http://a.test/\xff?\xff\r\n\r\n", "REDIRECT_DENIED"},
+	{"Location of another status", "HTTP/1.1 201 Created\r\nLocation: http://\xff/\xff\r\n\r\n", "field"},
+	{"cookie", "HTTP/1.1 200 OK\r\nSet-Cookie: \xff=\xff; Path=/\xff; SameSite=\xff; Expires=\xff; \xff=\xff\r\n\r\n", "field cookie"},
+	{"cookie without a name", "HTTP/1.1 200 OK\r\nSet-Cookie: \xff\r\n\r\n", "field"},
+	{"cookie of another domain", "HTTP/1.1 200 OK\r\nSet-Cookie: \xff=\xff; Domain=\xff; Path=\xff\r\n\r\n", "field"},
 	{"Retry-After", "HTTP/1.1 503 No\r\nRetry-After: \xff\r\n\r\n", "field"},
 	{"Trailer", "HTTP/1.1 200 OK\r\nTrailer: \xff\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "field"},
 	{"reason phrase of an interim head", "HTTP/1.1 103 \xff\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "interim"},
@@ -70,6 +78,22 @@ var places = []place{
 	{"trailer name", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX\xff: 1\r\n\r\n", "INVALID_CHUNK"},
 	{"head of a body that breaks off", "HTTP/1.1 200 \xff\r\nX: \xff\r\nContent-Length: 9\r\n\r\n\xff", "INCOMPLETE_BODY"},
 	{"after the response", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n\xff", "nowhere"},
+}
+
+// followed are the places in a redirect that is followed, over HTTP/1.1.
+var followed = []place{
+	{"reason phrase", "HTTP/1.1 302 \xff\r\nLocation: /next\r\n\r\n", "history"},
+	{"field value", "HTTP/1.1 302 Found\r\nX: \xff\r\nLocation: /next\r\n\r\n", "history"},
+	{"path of Location", "HTTP/1.1 302 Found\r\nLocation: /\xff\r\n\r\n", "history"},
+	{"query of Location", "HTTP/1.1 302 Found\r\nLocation: /?\xff\r\n\r\n", "history"},
+	{"fragment of Location", "HTTP/1.1 302 Found\r\nLocation: /next#\xff\r\n\r\n", "history"},
+	{"cookie", "HTTP/1.1 302 Found\r\nSet-Cookie: \xff=\xff; Path=/\r\nLocation: /next\r\n\r\n", "history cookie"},
+	{"path of a cookie", "HTTP/1.1 302 Found\r\nSet-Cookie: a=b; Path=/\xff\r\nLocation: /\xff\r\n\r\n", "history cookie"},
+	{"interim head", "HTTP/1.1 103 \xff\r\nLink: \xff\r\n\r\nHTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n", "interim"},
+	{"body", "HTTP/1.1 302 Found\r\nLocation: /next\r\n\r\n\xff", "nowhere"},
+	{"broken coded body", "HTTP/1.1 302 Found\r\nContent-Encoding: gzip\r\nLocation: /next\r\n\r\n\xff", "nowhere"},
+	{"chunk size", "HTTP/1.1 302 Found\r\nTransfer-Encoding: chunked\r\nLocation: /next\r\n\r\n\xff\r\n", "nowhere"},
+	{"trailer", "HTTP/1.1 302 Found\r\nTransfer-Encoding: chunked\r\nLocation: /next\r\n\r\n0\r\nX: \xff\r\n\r\n", "nowhere"},
 }
 
 // frames is what an upstream answers over HTTP/2.
@@ -153,6 +177,65 @@ func TestNoByteOfAnUpstreamFailsTheRPC(t *testing.T) {
 	}
 }
 
+// TestNoByteOfARedirectFailsTheRPC: the hops before the last one are an upstream's
+// words too.
+func TestNoByteOfARedirectFailsTheRPC(t *testing.T) {
+	for _, p := range followed {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			u := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(asked *fetchtest.Recorded) fetchtest.Step {
+				if asked.Target == "/" {
+					return fetchtest.Write(p.sent)
+				}
+				return fetchtest.Answer(200, "ok")
+			}})
+			checkPlace(t, u.Upstream, bytesRequest(u.Upstream), p.want)
+			if n := len(u.Requests()); n != 2*len(rpcs) {
+				t.Errorf("%d requests, want that each redirect was followed", n)
+			}
+		})
+	}
+	t.Run("HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		redirect := frames(func(w *frameWriter) error {
+			return w.head(true, ":status", "302", "location", "/next?\xff", "set-cookie", "\xff=\xff; Path=/", "x", "\xff")
+		})
+		last := frames(func(w *frameWriter) error { return w.head(true, ":status", "200") })
+		u := fetchtest.NewScript(t, fetchtest.Listen{}, h2Request(), func(c *fetchtest.Conn) error {
+			if c.Number()%2 == 1 {
+				return redirect.step()(c)
+			}
+			return last.step()(c)
+		})
+		m := bytesRequest(u)
+		requireH2(m)
+		checkPlace(t, u, m, "history cookie")
+	})
+}
+
+// TestNoByteOfARetryFailsTheRPC: what an attempt before the last one got is told
+// in words, the last response as it is.
+func TestNoByteOfARetryFailsTheRPC(t *testing.T) {
+	for _, p := range []place{
+		{"response", "HTTP/1.1 503 \xff\r\nX: \xff\r\nRetry-After: \xff\r\nSet-Cookie: \xff=\xff\r\n\r\n\xff", "RETRIES_EXHAUSTED"},
+		{"broken head", "HTTP/1.1 503 \xff\r\nX", "RETRIES_EXHAUSTED"},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			u := fetchtest.NewScript(t, fetchtest.Listen{}, fetchtest.Request(), fetchtest.Write(p.sent))
+			m := bytesRequest(u)
+			m.Options.Retry = &fetchgatev1.RetryPolicy{
+				MaxAttempts: proto.Int32(3), BackoffBase: millis(0),
+				Exhausted: fetchgatev1.RetriesExhausted_RETRIES_EXHAUSTED_FAILURE.Enum(),
+			}
+			checkPlace(t, u, m, p.want)
+			if opened, _ := u.Connections(); opened != 3*len(rpcs) {
+				t.Errorf("%d connections, want 3 attempts by each RPC", opened)
+			}
+		})
+	}
+}
+
 // bytesRequest asks for all that an upstream can send, over a connection of its
 // own: the upstreams close theirs after one answer.
 func bytesRequest(u *fetchtest.Upstream) *request {
@@ -161,6 +244,7 @@ func bytesRequest(u *fetchtest.Upstream) *request {
 		Options: &fetchgatev1.FetchOptions{
 			Connection: &fetchgatev1.ConnectionOptions{Fresh: proto.Bool(true), CloseAfter: proto.Bool(true)},
 			Response:   &fetchgatev1.ResponseOptions{Interim: proto.Bool(true)},
+			Retry:      oneAttempt(),
 		},
 	}
 }
@@ -188,7 +272,7 @@ func arrivals(a *answer) string {
 	}
 	var found []string
 	holds := func(where string, b []byte) {
-		if bytes.Contains(b, []byte("\xff")) {
+		if bytes.Contains(b, []byte("\xff")) && !slices.Contains(found, where) {
 			found = append(found, where)
 		}
 	}
@@ -198,6 +282,12 @@ func arrivals(a *answer) string {
 			holds("interim", f.GetValue())
 		}
 	}
+	for _, head := range a.history {
+		holds("history", head.GetReason())
+		for _, f := range head.GetHeaders() {
+			holds("history", f.GetValue())
+		}
+	}
 	holds("reason", a.head.GetReason())
 	for _, f := range a.head.GetHeaders() {
 		holds("field", f.GetValue())
@@ -205,6 +295,9 @@ func arrivals(a *answer) string {
 	holds("body", a.body)
 	for _, f := range a.trailers {
 		holds("trailer", f.GetValue())
+	}
+	for _, c := range a.cookies {
+		holds("cookie", slices.Concat(c.GetName(), c.GetValue(), c.GetPath()))
 	}
 	if found == nil {
 		return "nowhere"
@@ -349,7 +442,7 @@ func FuzzUpstreamBytes(f *testing.F) {
 	for _, c := range fetchtest.ResponseCases(f) {
 		f.Add(c.Raw, false)
 	}
-	for _, p := range places {
+	for _, p := range slices.Concat(places, followed) {
 		f.Add([]byte(p.sent), false)
 	}
 	for _, p := range h2places {
@@ -387,10 +480,15 @@ func FuzzUpstreamBytes(f *testing.F) {
 	})
 }
 
-// fuzzRequest does not wait for ever.
+// fuzzRequest does not wait for ever. It tries again and goes where redirects
+// lead, back to the same upstream mostly.
 func fuzzRequest(u *fetchtest.Upstream) *request {
 	m := bytesRequest(u)
 	m.Options.Timeouts = &fetchgatev1.Timeouts{Total: seconds(10)}
+	m.Options.Retry = &fetchgatev1.RetryPolicy{
+		MaxAttempts: proto.Int32(2), BackoffBase: millis(0), RespectRetryAfter: proto.Bool(false),
+	}
+	m.Options.Redirect = &fetchgatev1.RedirectPolicy{MaxRedirects: proto.Int32(2)}
 	return m
 }
 
@@ -401,7 +499,7 @@ func checkFuzzed(t *testing.T, a *answer) {
 		t.Fatalf("the failure is %v: %s", reason, a.failure.GetMessage())
 	}
 	for _, m := range []proto.Message{a.report, a.failure, &fetchgatev1.HttpResponse{
-		Interim: a.interim, Head: a.head, Body: a.body, Trailers: a.trailers,
+		Interim: a.interim, History: a.history, Head: a.head, Body: a.body, Trailers: a.trailers, Cookies: a.cookies,
 	}} {
 		if _, err := proto.Marshal(m); err != nil {
 			t.Fatalf("the answer cannot be encoded again: %v", err)

@@ -19,7 +19,7 @@ const module = "github.com/fetchgate/fetchgate/"
 var mayImport = map[string][]string{
 	"service":                     {"*"},
 	"service/fetch":               {},
-	"service/server":              {"service/fetch", "gen", "service/caller", "service/engine", "service/policy", "service/limit", "service/credential", "service/body", "service/retry"},
+	"service/server":              {"service/fetch", "gen", "service/caller", "service/engine", "service/policy", "service/limit", "service/credential", "service/body", "service/cookie", "service/retry"},
 	"service/caller":              {"service/fetch", "gen/config"},
 	"service/engine":              {"service/fetch", "service/policy", "service/credential", "service/retry", "service/redirect", "service/cookie", "service/body"},
 	"service/policy":              {"service/fetch", "service/iana", "gen/config"},
@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"service/dial":                {"service/fetch", "service/iana"},
 	"service/iana":                {},
 	"service/iana/internal/renew": {"service/iana"},
+	"service/listener":            {},
 	"service/limit":               {"service/fetch", "gen/config"},
 	"service/config":              {"service/fetch", "gen/config"},
 	"service/telemetry":           {"service/fetch", "gen/config"},

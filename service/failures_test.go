@@ -30,6 +30,7 @@ import (
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/dial"
+	"github.com/fetchgate/fetchgate/service/fetch"
 	"github.com/fetchgate/fetchgate/service/fetchtest"
 )
 
@@ -67,8 +68,6 @@ var faults = []fault{
 			s.timeouts().Connect = brief()
 		}},
 	{"all connections are busy", "POOL_TIMEOUT FETCHGATE WAIT NO retryable", occupyPool},
-	{"every connection is closed unserved", "TOO_MANY_DIALS UPSTREAM CONNECT NO retryable",
-		func(s *scene) { s.hostile("goaway") }},
 
 	{"the certificate is of an unknown authority", "TLS_VERIFY UPSTREAM TLS NO",
 		func(s *scene) { s.certificate(fetchtest.NewAuthority(s.t), fetchtest.IssueOptions{}) }},
@@ -222,6 +221,8 @@ var faults = []fault{
 		}},
 	{"the head over HTTP/2 has no status", "PROTOCOL_ERROR UPSTREAM HEAD YES",
 		func(s *scene) { s.hostile("no-status") }},
+	{"the connection ends without the stream", "PROTOCOL_ERROR UPSTREAM HEAD NO",
+		func(s *scene) { s.hostile("goaway") }},
 	{"the stream is reset before the head", "STREAM_RESET UPSTREAM HEAD YES",
 		func(s *scene) { s.hostile("reset-internal-error") }},
 
@@ -338,21 +339,101 @@ var faults = []fault{
 			s.timeouts().Attempt = brief()
 			s.arrived = "hello"
 		}},
+
+	{"the redirects do not end", "TOO_MANY_REDIRECTS UPSTREAM HEAD YES",
+		func(s *scene) {
+			s.redirects(func(asked *fetchtest.Recorded) string { return asked.Target + "/more" })
+			s.request.Options.Redirect = &fetchgatev1.RedirectPolicy{MaxRedirects: proto.Int32(2)}
+			s.limit("max_redirects", 2)
+			s.hops = 3
+		}},
+	{"the redirects lead back", "REDIRECT_LOOP UPSTREAM HEAD YES",
+		func(s *scene) {
+			s.redirects(func(asked *fetchtest.Recorded) string { return asked.Target })
+			s.request.Options.Redirect = &fetchgatev1.RedirectPolicy{MaxRedirects: proto.Int32(3)}
+			s.hops = 4
+		}},
+	{"the redirect leads nowhere", "INVALID_REDIRECT_URL UPSTREAM HEAD YES",
+		func(s *scene) { s.redirectsTo("http://user:" + secret + "@127.0.0.1/") }},
+	{"the redirect leads beyond the web", "UNSUPPORTED_SCHEME UPSTREAM HEAD YES",
+		func(s *scene) { s.redirectsTo("ftp://127.0.0.1/" + secret) }},
+	{"the redirect has too long a URL", "HEAD_TOO_LARGE UPSTREAM HEAD YES",
+		func(s *scene) {
+			s.redirectsTo("/" + strings.Repeat("x", fetch.MaxURLBytes))
+			s.limit("max_url_bytes", fetch.MaxURLBytes)
+		}},
+	{"the redirect leads where no rule allows it", "REDIRECT_DENIED POLICY UNSPECIFIED YES",
+		func(s *scene) {
+			s.redirectsTo("http://other.test/?key=" + secret)
+			s.denied("default-deny")
+		}},
+	{"the redirect leads from https to http", "REDIRECT_DENIED POLICY UNSPECIFIED YES",
+		func(s *scene) {
+			s.secureRedirectsTo("http://127.0.0.1/?key=" + secret)
+			s.options.Allow = append(s.options.Allow, "http://127.0.0.1")
+			s.denied("test")
+		}},
+	{"the redirect leads to a name of a denied address", "ADDRESS_DENIED POLICY RESOLVE YES",
+		func(s *scene) {
+			s.redirectsTo("http://inside.test/?key=" + secret)
+			s.options.DNS = fetchtest.NewDNS(s.t)
+			s.options.DNS.Set("inside.test", "10.0.0.1")
+			s.options.Allow = append(s.options.Allow, "http://inside.test")
+			s.denied("test")
+		}},
+	{"the redirect leads to nobody", "CONNECT_REFUSED NETWORK CONNECT YES retryable",
+		func(s *scene) {
+			closed := "http://" + closedAddress(s.t)
+			s.redirectsTo(closed)
+			s.options.Allow = append(s.options.Allow, closed)
+			s.hops, s.last = 2, 0
+		}},
+
+	{"the status stays", "RETRIES_EXHAUSTED UPSTREAM HEAD YES",
+		func(s *scene) {
+			s.script(fetchtest.Request(), fetchtest.Answer(503, "hello"))
+			s.tries(2)
+			s.last, s.arrived = 503, "hello"
+		}},
+	{"the status of a redirect's target stays", "RETRIES_EXHAUSTED UPSTREAM HEAD YES",
+		func(s *scene) {
+			u := fetchtest.NewScript(s.t, fetchtest.Listen{}, fetchtest.Request(), fetchtest.Answer(503, "hello"))
+			s.redirectsTo(u.URL("/"))
+			s.options.Allow = append(s.options.Allow, fetchtest.OriginOf(u))
+			s.tries(2)
+			s.hops, s.last, s.arrived = 2, 503, "hello"
+		}},
+	{"nobody listens, again and again", "RETRIES_EXHAUSTED NETWORK CONNECT NO",
+		func(s *scene) {
+			s.to("http://" + closedAddress(s.t))
+			s.tries(3)
+		}},
+	{"the connection is reset, again and again", "RETRIES_EXHAUSTED NETWORK HEAD YES",
+		func(s *scene) {
+			s.script(fetchtest.Request(), fetchtest.Reset())
+			s.tries(2)
+		}},
+	{"the address of a further attempt is denied", "ADDRESS_DENIED POLICY RESOLVE YES",
+		func(s *scene) {
+			u := fetchtest.NewScript(s.t, fetchtest.Listen{}, fetchtest.Request(), fetchtest.Answer(503, ""))
+			s.to(u.URLOf("upstream.test", ""))
+			s.denied("test")
+			s.tries(2)
+			s.hops = 1
+			s.options.DNS = fetchtest.NewDNS(s.t)
+			outside, inside := s.options.DNS.Addresses("127.0.0.1"), s.options.DNS.Addresses("10.0.0.1")
+			s.options.DNS.Script("upstream.test", outside, inside, outside, inside)
+		}},
 }
 
-// notYet are the reasons that this version cannot give, and why.
+// notYet are the reasons that this version cannot give, or that no upstream can
+// bring about at will, and why.
 var notYet = map[string]string{
-	"UNSUPPORTED_SCHEME":        "refused before the fetch",
-	"ADDRESS_DENIED":            "refused before the fetch",
+	"TOO_MANY_DIALS":            "each connection must end between its handshake and its request",
 	"PATH_AMBIGUOUS":            "no rule has paths",
 	"WITHDRAWN":                 "no reload",
 	"INTERNAL_FAULT":            "no known bug",
-	"INVALID_REDIRECT_URL":      "no redirects",
-	"BODY_NOT_REWINDABLE":       "no redirects",
-	"REDIRECT_DENIED":           "no redirects",
-	"TOO_MANY_REDIRECTS":        "no redirects",
-	"REDIRECT_LOOP":             "no redirects",
-	"RETRIES_EXHAUSTED":         "no retries",
+	"BODY_NOT_REWINDABLE":       "no Exchange",
 	"PROXY_CONNECT":             "no proxies",
 	"PROXY_STATUS":              "no proxies",
 	"PROXY_AUTH":                "no proxies",
@@ -459,6 +540,12 @@ type scene struct {
 
 	detail  proto.Message // the failure's; nil means none
 	arrived string        // of the body
+	// attempts and hops are how many there are, hops in each attempt.
+	attempts, hops int
+	// last is the status of the response that the failure is about; 0 means that
+	// no response came, or the usual one.
+	last int32
+	rule string // that decides on the last hop
 	// arrivedLess tells that how much of the body arrived is not fixed.
 	arrivedLess bool
 	// inMessage tells that the fault is one of Fetch alone.
@@ -467,14 +554,63 @@ type scene struct {
 
 func newScene(t *testing.T, authority *fetchtest.Authority) *scene {
 	return &scene{
-		t: t, authority: authority,
+		t: t, authority: authority, attempts: 1, hops: 1, rule: "test",
 		options: fetchtest.Options{Trust: authority},
 		request: &request{
 			Request: &fetchgatev1.HttpRequest{Headers: headers("Authorization", "Bearer "+secret)},
-			// The upstreams close theirs after one fault, at any moment.
-			Options: &fetchgatev1.FetchOptions{Connection: &fetchgatev1.ConnectionOptions{Fresh: proto.Bool(true)}},
+			Options: &fetchgatev1.FetchOptions{
+				// The upstreams close theirs after one fault, at any moment.
+				Connection: &fetchgatev1.ConnectionOptions{Fresh: proto.Bool(true)},
+				Retry:      oneAttempt(),
+			},
 		},
 	}
+}
+
+// oneAttempt is the policy of a fetch whose fault is not to be tried again.
+func oneAttempt() *fetchgatev1.RetryPolicy {
+	return &fetchgatev1.RetryPolicy{MaxAttempts: proto.Int32(1)}
+}
+
+// asIs is the policy of a fetch that wants a redirect itself.
+func asIs() *fetchgatev1.RedirectPolicy {
+	return &fetchgatev1.RedirectPolicy{MaxRedirects: proto.Int32(0)}
+}
+
+// tries has the fault tried so often, and told as a failure.
+func (s *scene) tries(n int) {
+	s.attempts = n
+	s.request.Options.Retry = &fetchgatev1.RetryPolicy{
+		MaxAttempts: proto.Int32(int32(n)), BackoffBase: millis(0),
+		Exhausted: fetchgatev1.RetriesExhausted_RETRIES_EXHAUSTED_FAILURE.Enum(),
+	}
+}
+
+// redirects is an upstream that redirects to where location says.
+func (s *scene) redirects(location func(*fetchtest.Recorded) string) {
+	s.to(fetchtest.OriginOf(s.redirector(fetchtest.Listen{}, location)))
+}
+
+func (s *scene) redirector(l fetchtest.Listen, location func(*fetchtest.Recorded) string) *fetchtest.Upstream {
+	s.last = 302
+	return fetchtest.NewRecorder(s.t, fetchtest.RecorderOptions{Listen: l, Respond: func(asked *fetchtest.Recorded) fetchtest.Step {
+		return fetchtest.Answer(302, "", "Location: "+location(asked))
+	}}).Upstream
+}
+
+func (s *scene) redirectsTo(location string) {
+	s.redirects(func(*fetchtest.Recorded) string { return location })
+}
+
+// secureRedirectsTo is redirectsTo over TLS.
+func (s *scene) secureRedirectsTo(location string) {
+	s.to(fetchtest.OriginOf(s.redirector(fetchtest.Listen{Authority: s.authority}, func(*fetchtest.Recorded) string { return location })))
+}
+
+// denied has the rule deny the hop that the redirect leads to.
+func (s *scene) denied(rule string) {
+	s.rule, s.hops, s.last = rule, 2, 0
+	s.detail = &fetchgatev1.Denial{Rule: rule, Generation: 1}
 }
 
 // to sends the request to an origin, with a secret in its query.
@@ -576,12 +712,15 @@ func (s *scene) check(t *testing.T, want string, a *answer) {
 	if got := inWords(a.failure); !regexp.MustCompile("^" + strings.Replace(want, "?", "(NO|YES)", 1) + "$").MatchString(got) {
 		t.Errorf("the failure is %s, want %s: %s", got, want, a.failure.GetMessage())
 	}
-	if got := detailOf(a.failure); !sameMessage(got, s.detail) {
+	if got := withoutHint(t, detailOf(a.failure)); !sameMessage(got, s.detail) {
 		t.Errorf("the detail is %v, want %v", got, s.detail)
 	}
-	isBody := strings.Contains(want, " BODY ") || strings.Contains(want, " DECODE ")
-	if status := a.head.GetStatus(); isBody != (status == 200) {
-		t.Errorf("the status %d arrived", status)
+	wantStatus := s.last
+	if strings.Contains(want, " BODY ") || strings.Contains(want, " DECODE ") {
+		wantStatus = 200
+	}
+	if status := a.head.GetStatus(); status != wantStatus {
+		t.Errorf("the status %d arrived, want %d", status, wantStatus)
 	}
 	if !s.arrivedLess && string(a.body) != s.arrived {
 		t.Errorf("%d bytes of the body arrived, %.20q, want %d", len(a.body), a.body, len(s.arrived))
@@ -589,6 +728,7 @@ func (s *scene) check(t *testing.T, want string, a *answer) {
 	if a.failure.GetMessage() == "" {
 		t.Error("the failure has no message")
 	}
+	s.checkHistory(t, a)
 	for _, m := range []proto.Message{withoutResponse(a.failure), a.report} {
 		if text := prototext.Format(m); strings.Contains(text, secret) {
 			t.Errorf("a secret is shown: %s", text)
@@ -597,27 +737,42 @@ func (s *scene) check(t *testing.T, want string, a *answer) {
 	s.checkReport(t, a)
 }
 
+// checkHistory wants each head that was followed in the answer.
+func (s *scene) checkHistory(t *testing.T, a *answer) {
+	t.Helper()
+	if want := s.hops - 1; len(a.history) != want || slices.ContainsFunc(a.history, func(h *fetchgatev1.HttpHead) bool { return h.GetStatus() != 302 }) {
+		t.Errorf("the history is %v, want %d redirects", a.history, want)
+	}
+}
+
 // checkReport wants the evidence whole, since nobody asked for it in vain.
 func (s *scene) checkReport(t *testing.T, a *answer) {
 	t.Helper()
 	r := a.report
-	if r.GetAttemptCount() != 1 || r.GetHopCount() != 1 || r.GetRule() != "test" || r.GetTotal().AsDuration() <= 0 || r.GetLimits() == nil {
-		t.Errorf("the report is not that of one attempt, in full: %v", r)
+	if int(r.GetAttemptCount()) != s.attempts || int(r.GetHopCount()) != s.attempts*s.hops || r.GetRule() != s.rule || r.GetTotal().AsDuration() <= 0 || r.GetLimits() == nil {
+		t.Errorf("the report is not that of %d attempts with %d hops, in full: %v", s.attempts, s.hops, r)
 	}
-	if len(r.GetAttempts()) != 1 || len(r.GetAttempts()[0].GetHops()) != 1 {
-		t.Fatalf("the report lists attempts other than one with one hop: %v", r.GetAttempts())
+	if len(r.GetAttempts()) != s.attempts || len(r.GetAttempts()[s.attempts-1].GetHops()) != s.hops {
+		t.Fatalf("the report lists attempts other than %d with %d hops: %v", s.attempts, s.hops, r.GetAttempts())
 	}
-	attempt := r.GetAttempts()[0]
-	hop := attempt.GetHops()[0]
-	if attempt.GetNumber() != 1 || attempt.GetReason() != a.failure.GetReason() || attempt.GetMessage() != a.failure.GetMessage() {
+	attempt := r.GetAttempts()[s.attempts-1]
+	hop := attempt.GetHops()[s.hops-1]
+	same := attempt.GetReason() == a.failure.GetReason() && attempt.GetMessage() == a.failure.GetMessage()
+	if a.failure.GetReason() == fetchgatev1.FailureReason_FAILURE_REASON_RETRIES_EXHAUSTED {
+		// The attempt has its own reason, which the failure names; a response
+		// is none.
+		reason, _ := strings.CutPrefix(attempt.GetReason().String(), "FAILURE_REASON_")
+		same = hop.GetStatus() != 0 && reason == "UNSPECIFIED" || strings.Contains(a.failure.GetMessage(), reason+": "+attempt.GetMessage())
+	}
+	if int(attempt.GetNumber()) != s.attempts || !same {
 		t.Errorf("the attempt is number %d and failed with %v %q", attempt.GetNumber(), attempt.GetReason(), attempt.GetMessage())
 	}
 	if wantMethod := cmp.Or(s.request.Request.Method, "GET"); hop.GetMethod() != wantMethod || hop.GetStatus() != a.head.GetStatus() && a.head != nil {
 		t.Errorf("the hop is %s, status %d", hop.GetMethod(), hop.GetStatus())
 	}
 	sent := a.failure.GetRequestSent() == fetchgatev1.RequestSent_REQUEST_SENT_YES
-	if sent && !strings.HasPrefix(hop.GetConnection().GetRemoteAddress(), "127.0.0.1:") {
-		t.Errorf("the request was sent over the connection %v", hop.GetConnection())
+	if first := r.GetAttempts()[0].GetHops()[0]; sent && !strings.HasPrefix(first.GetConnection().GetRemoteAddress(), "127.0.0.1:") {
+		t.Errorf("the request was sent over the connection %v", first.GetConnection())
 	}
 }
 
@@ -643,6 +798,21 @@ func detailOf(f *fetchgatev1.Failure) proto.Message {
 		return nil
 	}
 	return m.Get(set).Message().Interface()
+}
+
+// withoutHint takes the hint out of a denial, which must have one.
+func withoutHint(t *testing.T, detail proto.Message) proto.Message {
+	t.Helper()
+	denial, ok := detail.(*fetchgatev1.Denial)
+	if !ok {
+		return detail
+	}
+	if denial.GetHint() == "" {
+		t.Error("the denial has no hint")
+	}
+	denial = proto.CloneOf(denial)
+	denial.Hint = ""
+	return denial
 }
 
 func sameMessage(a, b proto.Message) bool {
@@ -731,6 +901,8 @@ type answer struct {
 	report   *fetchgatev1.FetchReport
 	failure  *fetchgatev1.Failure
 	interim  []*fetchgatev1.HttpHead
+	history  []*fetchgatev1.HttpHead
+	cookies  []*fetchgatev1.Cookie
 	head     *fetchgatev1.HttpHead
 	body     []byte
 	trailers []*fetchgatev1.HeaderField
@@ -753,6 +925,7 @@ func whole(ctx context.Context, c fetchgatev1.FetchServiceClient, m *request, o 
 	if a.failure != nil {
 		response = a.failure.GetResponse()
 	}
+	a.history, a.cookies = response.GetHistory(), response.GetCookies()
 	a.interim, a.head, a.body, a.trailers = response.GetInterim(), response.GetHead(), response.GetBody(), response.GetTrailers()
 	return a, nil
 }
@@ -789,6 +962,8 @@ func (a *answer) add(event *fetchgatev1.StreamFetchResponse) error {
 	switch e := event.GetEvent().(type) {
 	case *fetchgatev1.StreamFetchResponse_Interim:
 		a.interim = append(a.interim, e.Interim)
+	case *fetchgatev1.StreamFetchResponse_Hop:
+		a.history = append(a.history, e.Hop)
 	case *fetchgatev1.StreamFetchResponse_Head:
 		a.head = e.Head
 	case *fetchgatev1.StreamFetchResponse_Data:
@@ -797,9 +972,16 @@ func (a *answer) add(event *fetchgatev1.StreamFetchResponse) error {
 		}
 		a.body = append(a.body, e.Data.GetData()...)
 	case *fetchgatev1.StreamFetchResponse_Summary:
+		a.cookies = e.Summary.GetCookies()
 		a.report, a.failure, a.trailers = e.Summary.GetReport(), e.Summary.GetFailure(), e.Summary.GetTrailers()
 		if e.Summary.GetBodyBytes() != int64(len(a.body)) {
 			return fmt.Errorf("the summary says %d bytes after %d", e.Summary.GetBodyBytes(), len(a.body))
+		}
+		if last := a.failure.GetResponse(); last != nil {
+			if a.head != nil {
+				return fmt.Errorf("the failure is about the response %v, but another came before", last)
+			}
+			a.head, a.body = last.GetHead(), last.GetBody()
 		}
 	default:
 		return fmt.Errorf("the event %v is not one that this version sends", event)

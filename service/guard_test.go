@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -30,6 +31,13 @@ import (
 // publicAddress is one that any fetch may connect to.
 const publicAddress = "93.184.215.14"
 
+// The redirector is an upstream that any fetch may reach. It redirects to what
+// the query of its URL says.
+const (
+	redirectorHost    = "redirector.example"
+	redirectorAddress = "93.184.215.15"
+)
+
 // guarded is a fetchgate whose resolver and network are made up and remember
 // what they were asked.
 type guarded struct {
@@ -39,17 +47,32 @@ type guarded struct {
 }
 
 // startGuarded starts one with a configuration, which may be empty. Every
-// connection is refused.
+// connection is refused but those to the redirector, which are made.
 func startGuarded(t *testing.T, yaml string) *guarded {
 	t.Helper()
 	g := &guarded{dns: fetchtest.NewDNS(t), network: fetchtest.NewRecordingConnect(t, nil)}
-	g.Fetchgate = fetchtest.Start(t, fetchtest.Options{Config: yaml, DNS: g.dns, Connect: connectOver(g.network)})
+	redirector := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(asked *fetchtest.Recorded) fetchtest.Step {
+		_, query, _ := strings.Cut(asked.Target, "?")
+		location, err := url.QueryUnescape(query)
+		if err != nil {
+			return fetchtest.Answer(400, err.Error())
+		}
+		return fetchtest.Answer(302, "", "Location: "+location)
+	}})
+	g.dns.Set(redirectorHost, redirectorAddress)
+	connect := func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		if to.Addr().String() != redirectorAddress {
+			return g.network.Connect(ctx, to)
+		}
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", redirector.Addr().String())
+	}
+	g.Fetchgate = fetchtest.Start(t, fetchtest.Options{Config: yaml, DNS: g.dns, Connect: asking(connect)})
 	return g
 }
 
-// connectOver has a RecordingConnect ask before it connects, as the network's
-// sockets do.
-func connectOver(r *fetchtest.RecordingConnect) dial.Connect {
+// asking has connect ask before it connects, as the network's sockets do.
+func asking(connect func(context.Context, netip.AddrPort) (net.Conn, error)) dial.Connect {
 	return func(ctx context.Context, to netip.AddrPort, control dial.Control) (net.Conn, error) {
 		network := "tcp6"
 		if to.Addr().Is4() {
@@ -58,12 +81,13 @@ func connectOver(r *fetchtest.RecordingConnect) dial.Connect {
 		if err := control(network, to.String(), nil); err != nil {
 			return nil, err
 		}
-		return r.Connect(ctx, to)
+		return connect(ctx, to)
 	}
 }
 
 // trace is what became of one fetch.
 type trace struct {
+	hops    int // as the answer tells
 	code    codes.Code
 	reason  string // of the ErrorInfo, or of the failure
 	err     error
@@ -71,11 +95,30 @@ type trace struct {
 	dialed  []netip.AddrPort
 }
 
+// fetch fetches a URL once.
 func (g *guarded) fetch(t *testing.T, url string) trace {
 	t.Helper()
+	return g.fetchBy(t, url, oneAttempt())
+}
+
+// redirected has the redirector lead to a URL. What is asked and dialed to reach
+// the redirector itself is left out.
+func (g *guarded) redirected(t *testing.T, location string) trace {
+	t.Helper()
+	got := g.fetch(t, "http://"+redirectorHost+"/?"+url.QueryEscape(location))
+	got.queries = slices.DeleteFunc(got.queries, func(q fetchtest.DNSQuery) bool { return q.Host == redirectorHost+"." })
+	return got
+}
+
+func (g *guarded) fetchBy(t *testing.T, url string, retry *fetchgatev1.RetryPolicy) trace {
+	t.Helper()
 	queries, dialed := len(g.dns.Queries()), len(g.network.Addresses())
-	m, err := g.Fetch(within(t), &request{Request: &fetchgatev1.HttpRequest{Url: url}})
+	m, err := g.Fetch(within(t), &request{
+		Request: &fetchgatev1.HttpRequest{Url: url},
+		Options: &fetchgatev1.FetchOptions{Retry: retry},
+	})
 	return trace{
+		hops: len(m.GetFailure().GetResponse().GetHistory()) + 1,
 		code: status.Code(err), reason: cmp.Or(errorReason(err), reasonOf(m.GetFailure())), err: err,
 		queries: g.dns.Queries()[queries:], dialed: g.network.Addresses()[dialed:],
 	}
@@ -132,7 +175,8 @@ func readAddressCases(t *testing.T) []addressCase {
 }
 
 // TestAddresses tries the addresses that other guards are tested with as the
-// host, behind a name, and in one answer with a public one.
+// host, behind a name, and in one answer with a public one, each as the first hop
+// and as the second.
 func TestAddresses(t *testing.T) {
 	g := startGuarded(t, "")
 	disagree := map[string][]string{}
@@ -140,19 +184,25 @@ func TestAddresses(t *testing.T) {
 	for _, c := range readAddressCases(t) {
 		addr := netip.MustParseAddr(c.IP)
 		name := c.ID + ".example"
-		literal := g.fetch(t, "http://"+netip.AddrPortFrom(addr, 80).String()+"/")
-		g.dns.Set(name, c.IP)
-		alone := g.fetch(t, "http://"+name+"/")
-		g.dns.Set(name, publicAddress, c.IP)
-		last := g.fetch(t, "http://"+name+"/")
-		g.dns.Set(name, c.IP, publicAddress)
-		first := g.fetch(t, "http://"+name+"/")
-
-		isAllowed := literal.code == codes.OK
-		checkDialed(t, c.ID+" as the host", literal, isAllowed, c.IP)
-		checkDialed(t, c.ID+" behind a name", alone, isAllowed, c.IP)
-		checkDialed(t, c.ID+" after a public address", last, isAllowed, c.IP, publicAddress)
-		checkDialed(t, c.ID+" before a public address", first, isAllowed, c.IP, publicAddress)
+		literal := "http://" + netip.AddrPortFrom(addr, 80).String() + "/"
+		isAllowed := g.fetch(t, literal).code == codes.OK
+		for _, hop := range []struct {
+			name  string
+			fetch func(*testing.T, string) trace
+			first bool
+		}{{"the first hop", g.fetch, true}, {"the second hop", g.redirected, false}} {
+			check := func(what, url string, dialed ...string) {
+				t.Helper()
+				checkHop(t, c.ID+" "+what+", "+hop.name, hop.fetch(t, url), hop.first, isAllowed, dialed...)
+			}
+			check("as the host", literal, c.IP)
+			g.dns.Set(name, c.IP)
+			check("behind a name", "http://"+name+"/", c.IP)
+			g.dns.Set(name, publicAddress, c.IP)
+			check("after a public address", "http://"+name+"/", c.IP, publicAddress)
+			g.dns.Set(name, c.IP, publicAddress)
+			check("before a public address", "http://"+name+"/", c.IP, publicAddress)
+		}
 		switch {
 		case c.Contested:
 			contested++
@@ -162,7 +212,7 @@ func TestAddresses(t *testing.T) {
 			denied++
 		}
 	}
-	t.Logf("%d addresses denied in four ways, %d contested", denied, contested)
+	t.Logf("%d addresses denied in eight ways, %d contested", denied, contested)
 	wantExceptions(t, "Addresses", disagree)
 }
 
@@ -170,8 +220,20 @@ func TestAddresses(t *testing.T) {
 // it is reached, and one that was denied to none.
 func checkDialed(t *testing.T, what string, got trace, isAllowed bool, addresses ...string) {
 	t.Helper()
+	checkHop(t, what, got, true, isAllowed, addresses...)
+}
+
+// checkHop is checkDialed for the last hop, which is the first one or the second.
+// A second one is denied in the answer, since something was done already.
+func checkHop(t *testing.T, what string, got trace, isFirst, isAllowed bool, addresses ...string) {
+	t.Helper()
+	wantCode, wantReason, wantHops := codes.OK, "ADDRESS_DENIED", 2
+	if isFirst {
+		wantCode, wantHops = codes.PermissionDenied, 1
+	}
 	var want []netip.AddrPort
 	if isAllowed {
+		wantCode, wantReason = codes.OK, "CONNECT_REFUSED"
 		for _, a := range addresses {
 			want = append(want, netip.AddrPortFrom(netip.MustParseAddr(a).Unmap(), 80))
 		}
@@ -179,12 +241,8 @@ func checkDialed(t *testing.T, what string, got trace, isAllowed bool, addresses
 		want = slices.Compact(want)
 	}
 	dialed := slices.SortedFunc(slices.Values(got.dialed), netip.AddrPort.Compare)
-	wantCode, wantReason := codes.PermissionDenied, "ADDRESS_DENIED"
-	if isAllowed {
-		wantCode, wantReason = codes.OK, "CONNECT_REFUSED"
-	}
-	if got.code != wantCode || got.reason != wantReason || !slices.Equal(dialed, want) {
-		t.Errorf("%s: %v %s, dialed %v; want %v %s, %v", what, got.code, got.reason, dialed, wantCode, wantReason, want)
+	if got.hops != wantHops || got.code != wantCode || got.reason != wantReason || !slices.Equal(dialed, want) {
+		t.Errorf("%s: hop %d, %v %s, dialed %v; want hop %d, %v %s, %v", what, got.hops, got.code, got.reason, dialed, wantHops, wantCode, wantReason, want)
 	}
 }
 
@@ -321,6 +379,53 @@ func TestRebinding(t *testing.T) {
 		t.Errorf("queries: %v, want one", got.queries)
 	}
 	checkDialed(t, "the second fetch", got, false)
+}
+
+// TestRebindingBetweenAttempts: a further attempt asks and judges anew, and is
+// over with a denial, of which no attempt follows.
+func TestRebindingBetweenAttempts(t *testing.T) {
+	g := startGuarded(t, "")
+	g.dns.Script("rebind.example", g.dns.Addresses(publicAddress), g.dns.Addresses("127.0.0.1"))
+	got := g.fetchBy(t, "http://rebind.example/", nil)
+	want := []netip.AddrPort{netip.MustParseAddrPort(publicAddress + ":80")}
+	if got.code != codes.OK || got.reason != "ADDRESS_DENIED" || !slices.Equal(got.dialed, want) || len(got.queries) != 2 {
+		t.Errorf("%v %s, %d queries, dialed %v; want OK ADDRESS_DENIED, 2, %v", got.code, got.reason, len(got.queries), got.dialed, want)
+	}
+}
+
+// TestRebindingBetweenHops: a name that the first hop may reach is judged again
+// on the second, when its address is another.
+func TestRebindingBetweenHops(t *testing.T) {
+	g := startGuarded(t, "")
+	g.dns.Script(redirectorHost, g.dns.Addresses(redirectorAddress), g.dns.Addresses("127.0.0.1"))
+	// The connection to one port does not serve the other.
+	got := g.fetch(t, "http://"+redirectorHost+"/?https://"+redirectorHost+"/")
+	checkHop(t, "the second hop", got, false, false)
+}
+
+// TestRedirectsToOtherPortsAndSchemes: a second hop needs a rule as the first
+// does. Nothing is asked and nothing dialed for one that has none.
+func TestRedirectsToOtherPortsAndSchemes(t *testing.T) {
+	g := startGuarded(t, "")
+	g.dns.Set("www.example.com", publicAddress)
+	for url, want := range map[string]string{
+		"http://www.example.com:22/":       "REDIRECT_DENIED",
+		"https://www.example.com:80/":      "REDIRECT_DENIED",
+		"http://localhost/":                "REDIRECT_DENIED",
+		"ftp://www.example.com/":           "UNSUPPORTED_SCHEME",
+		"file:///etc/passwd":               "UNSUPPORTED_SCHEME",
+		"gopher://www.example.com/":        "UNSUPPORTED_SCHEME",
+		"http://user@www.example.com/":     "INVALID_REDIRECT_URL",
+		"http://0x7f.1/":                   "INVALID_REDIRECT_URL",
+		"http:www.example.com":             "INVALID_REDIRECT_URL",
+		"http:///www.example.com/":         "INVALID_REDIRECT_URL",
+		"http://www.example.com\\@a.test/": "INVALID_REDIRECT_URL",
+	} {
+		got := g.redirected(t, url)
+		if got.code != codes.OK || got.reason != want || len(got.queries)+len(got.dialed) > 0 {
+			t.Errorf("%s: %v %s, queries for %v, connections to %v; want OK %s and none", url, got.code, got.reason, got.queries, got.dialed, want)
+		}
+	}
 }
 
 // TestNamesAreAskedAbsolute: no search domain makes another name of a name.

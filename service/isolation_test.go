@@ -88,7 +88,7 @@ func startWhere(t *testing.T, yaml func(own []uint16) string) (*guarded, []uint1
 		}
 		s, err = service.New(service.Options{
 			Config: loaded, GRPCAddress: fmt.Sprintf("127.0.0.1:%d", own[0]), HTTPAddress: fmt.Sprintf("127.0.0.1:%d", own[1]),
-			Resolver: g.dns, Connect: connectOver(g.network),
+			Resolver: g.dns, Connect: asking(g.network.Connect),
 		})
 		if err != nil && try == 5 {
 			t.Fatal(err)

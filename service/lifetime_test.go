@@ -322,14 +322,20 @@ type server struct {
 
 func serve(t *testing.T, yaml string) *server {
 	t.Helper()
+	return serveAt(t, yaml, "127.0.0.1:0")
+}
+
+// serveAt has it serve gRPC at an address.
+func serveAt(t *testing.T, yaml, address string) *server {
+	t.Helper()
 	loaded, err := config.Parse("test.yaml", []byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{served: make(chan error, 1)}
 	s.Service, err = service.New(service.Options{
-		Config: loaded, GRPCAddress: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0",
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Config: loaded, GRPCAddress: address, HTTPAddress: "127.0.0.1:0",
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stdout: io.Discard,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func limitNames(limits reflect.Type, prefix string) []string {
 	for i := range limits.NumField() {
 		f := limits.Field(i)
 		switch {
-		case f.Name == "MaxTimeouts": // a column of the table
+		case f.Name == "MaxTimeouts", strings.HasPrefix(f.Name, "Highest"): // a column of the table
 		case f.Type == reflect.TypeFor[fetch.Timeouts]():
 			names = append(names, limitNames(f.Type, "timeouts.")...)
 		default:

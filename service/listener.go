@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"time"
 
@@ -12,19 +14,25 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip" // callers may compress
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/listener"
 	"github.com/fetchgate/fetchgate/service/server"
+	"github.com/fetchgate/fetchgate/service/telemetry"
 )
 
 // The bounds of the gRPC listener. docs/limits.md says what each is for.
@@ -42,7 +50,41 @@ const (
 	streamWorkers = 64
 )
 
-func (s *Service) newGRPC(m *metrics) *grpc.Server {
+// admit bounds the connections of l.
+func (s *Service) admit(l net.Listener, o Options) *listener.Listener {
+	total, perPeer := o.Config.MaxConnections()
+	return listener.New(l, listener.Options{
+		MaxConnections: total, MaxConnectionsPerPeer: perPeer,
+		Frames: listener.FrameLimits{
+			Streams: int(o.Config.MaxConcurrentStreams()), HeaderBlockBytes: 2 * maxHeaderListBytes,
+			UnfinishedBytes: min(256<<20, limitsOf(o.Config).MaxHeldBytes/2),
+		},
+		OnRefused: func(limit string) {
+			if s.recorder != nil {
+				s.recorder.Rejected(limit, telemetry.ScopePeer)
+			}
+		},
+		Log: o.Log,
+	})
+}
+
+// credentials are those of the gRPC listener: TLS where the configuration has a
+// certificate. Connections are watched either way.
+func (s *Service) credentials(c *config.Loaded) (credentials.TransportCredentials, error) {
+	files := c.Config.GetGrpc().GetTls()
+	if files == nil {
+		return watched(insecure.NewCredentials(), s.listeners.grpc.Watch), nil
+	}
+	t, err := listener.NewTLS(listener.TLSFiles{
+		Cert: c.File(files.GetCertFile()), Key: c.File(files.GetKeyFile()), ClientCA: c.File(files.GetClientCaFile()),
+	}, s.log)
+	if err != nil {
+		return nil, fmt.Errorf("grpc.tls: %w", err)
+	}
+	return watched(credentials.NewTLS(t.Config()), s.listeners.grpc.Watch), nil
+}
+
+func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) *grpc.Server {
 	log := s.log
 	who := caller.New(anonymousName(s.config))
 	authenticated := selector.MatchFunc(needsCaller)
@@ -56,7 +98,8 @@ func (s *Service) newGRPC(m *metrics) *grpc.Server {
 		return status.Error(codes.Internal, "fetchgate failed in a way that it does not know; report it")
 	})
 	logged := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug })}
-	return grpc.NewServer(
+	options := []grpc.ServerOption{
+		grpc.Creds(secured),
 		grpc.ForceServerCodecV2(server.NewCodec()),
 		grpc.MaxConcurrentStreams(s.config.MaxConcurrentStreams()),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
@@ -65,22 +108,58 @@ func (s *Service) newGRPC(m *metrics) *grpc.Server {
 		grpc.InitialConnWindowSize(connectionWindow),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
+			return s.listeners.grpc.Expect(ctx), nil
+		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepaliveInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
+			noteReceived,
 			m.rpcs.UnaryServerInterceptor(),
 			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logTo(log), logged...), verbose),
 			recovery.UnaryServerInterceptor(panicked),
 			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(who.Authenticate), authenticated),
 		),
 		grpc.ChainStreamInterceptor(
+			noteFirstReceived,
 			m.rpcs.StreamServerInterceptor(),
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(logTo(log), logged...), verbose),
 			recovery.StreamServerInterceptor(panicked),
 			selector.StreamServerInterceptor(s.endWhenDraining, selector.MatchFunc(isWatch)),
 			selector.StreamServerInterceptor(auth.StreamServerInterceptor(who.Authenticate), authenticated),
 		),
-	)
+	}
+	if s.tracing != nil {
+		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(
+			otelgrpc.WithTracerProvider(s.tracing.Provider()), otelgrpc.WithPropagators(s.tracing.Propagator()))))
+	}
+	return grpc.NewServer(options...)
+}
+
+// noteReceived is called when gRPC has the whole request.
+func noteReceived(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	listener.Received(ctx)
+	return next(ctx, request)
+}
+
+func noteFirstReceived(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return next(srv, &expectedStream{ServerStream: stream})
+}
+
+// expectedStream is a stream whose first request has yet to come.
+type expectedStream struct {
+	grpc.ServerStream
+	received bool
+}
+
+// RecvMsg is called by one goroutine at a time.
+func (s *expectedStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if !s.received && err == nil {
+		s.received = true
+		listener.Received(s.Context())
+	}
+	return err
 }
 
 // isWatch tells the RPCs that last as long as their caller likes and carry no

@@ -54,7 +54,10 @@ func startRawResponses(t *testing.T) *rawResponses {
 func (r *rawResponses) request(i int) *request {
 	m := &request{
 		Request: &fetchgatev1.HttpRequest{Method: "GET", Url: r.URL(fmt.Sprint("/", i))},
-		Options: &fetchgatev1.FetchOptions{Connection: &fetchgatev1.ConnectionOptions{CloseAfter: new(true)}},
+		Options: &fetchgatev1.FetchOptions{
+			Connection: &fetchgatev1.ConnectionOptions{CloseAfter: new(true)},
+			Retry:      oneAttempt(), Redirect: asIs(),
+		},
 	}
 	if r.cases[i].SkipBody {
 		m.Request.Method = "HEAD"
@@ -155,7 +158,7 @@ func TestNothingBehindAResponseIsTaken(t *testing.T) {
 			continue
 		}
 		tried++
-		m.Options, m.Request.Url = nil, m.Request.Url+"/more"
+		m.Options.Connection, m.Request.Url = nil, m.Request.Url+"/more"
 		if first := r.fetch(t, m); outcomeOf(first) != outcomeOf(alone) {
 			t.Errorf("%s: %s with a response behind it, %s without", c.ID, outcomeOf(first), outcomeOf(alone))
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,8 +26,11 @@ import (
 	"github.com/fetchgate/fetchgate/service/dial"
 	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
+	"github.com/fetchgate/fetchgate/service/listener"
 	"github.com/fetchgate/fetchgate/service/policy"
 	"github.com/fetchgate/fetchgate/service/server"
+	"github.com/fetchgate/fetchgate/service/telemetry"
 	"github.com/fetchgate/fetchgate/service/transport"
 )
 
@@ -42,6 +46,9 @@ type Options struct {
 	Version string
 	// Log takes what operators should know; nil discards it.
 	Log *slog.Logger
+	// Stdout takes the audit record where its sink is "stdout"; nil means
+	// os.Stdout.
+	Stdout io.Writer
 
 	// Resolver and Connect stand in for DNS and the network in tests. No
 	// configuration reaches them.
@@ -57,11 +64,18 @@ type Service struct {
 	engine    *engine.Engine
 	server    *server.Server
 	policy    *policy.Policy
+	limits    fetch.Limits
+	admission *limit.Admission
+	recorder  *telemetry.Recorder
+	tracing   *telemetry.Tracing // nil where none is configured
 	health    *health.Server
 	grpc      *grpc.Server
 	http      *http.Server
-	listeners struct{ grpc, http net.Listener }
-	ready     atomic.Bool
+	listeners struct {
+		grpc *listener.Listener
+		http net.Listener
+	}
+	ready atomic.Bool
 	// watching ends the RPCs that only watch the service, when it drains.
 	watching   context.Context
 	endWatches context.CancelFunc
@@ -78,6 +92,7 @@ func New(o Options) (*Service, error) {
 	}
 	if err := s.build(o); err != nil {
 		s.closeListeners()
+		s.endRecord()
 		return nil, err
 	}
 	return s, nil
@@ -106,10 +121,11 @@ func (s *Service) listen(o Options) error {
 	if err := o.Config.CheckListen(o.GRPCAddress); err != nil {
 		return err
 	}
-	var err error
-	if s.listeners.grpc, err = net.Listen(network(o.GRPCAddress), o.GRPCAddress); err != nil {
+	callers, err := net.Listen(network(o.GRPCAddress), o.GRPCAddress)
+	if err != nil {
 		return fmt.Errorf("cannot listen for gRPC: %w; choose another address with --grpc-address", err)
 	}
+	s.listeners.grpc = s.admit(callers, o)
 	if s.listeners.http, err = net.Listen(network(o.HTTPAddress), o.HTTPAddress); err != nil {
 		s.closeListeners()
 		return fmt.Errorf("cannot listen for HTTP: %w; choose another address with --http-address", err)
@@ -126,16 +142,18 @@ func network(address string) string {
 }
 
 func (s *Service) closeListeners() {
-	for _, l := range []net.Listener{s.listeners.grpc, s.listeners.http} {
-		if l != nil {
-			l.Close()
-		}
+	if s.listeners.grpc != nil {
+		s.listeners.grpc.Close()
+	}
+	if s.listeners.http != nil {
+		s.listeners.http.Close()
 	}
 }
 
 // build puts the packages together, from the inside out.
 func (s *Service) build(o Options) error {
-	limits := o.Config.Limits()
+	s.limits = limitsOf(o.Config)
+	s.admission = limit.NewAdmission(s.limits)
 	roots, rootsID, err := o.Config.Roots(x509.SystemCertPool)
 	if err != nil {
 		return err
@@ -143,24 +161,37 @@ func (s *Service) build(o Options) error {
 	if s.policy, err = CompilePolicy(o.Config, s.own); err != nil {
 		return err
 	}
-	s.transport = transport.New(transport.Options{
+	secured, err := s.credentials(o.Config)
+	if err != nil {
+		return err
+	}
+	t := transport.New(transport.Options{
 		Dialer: dial.New(dial.Options{Resolver: o.Resolver, Connect: o.Connect}),
 		Roots:  roots,
-		Limits: limits,
+		Limits: s.limits,
 		Log:    o.Log,
 	})
-	s.engine = engine.New(s.transport, s.policy)
+	budget := limit.NewRetryBudget(s.limits.RetryBudgetRatio, s.limits.RetryBudgetPerSecond)
+	metrics := newMetrics(o.Version)
+	s.transport = t
+	if err := s.record(o, metrics, t, budget); err != nil {
+		return errors.Join(err, t.Close(context.Background()))
+	}
+	s.engine = engine.New(t, s.policy, budget)
 	s.server = server.New(s.engine, server.Options{
-		Limits:     limits,
+		Limits:     s.limits,
 		TLS:        fetch.TLSSettings{RootsID: rootsID, MinVersion: o.Config.MinTLSVersion()},
 		UserAgent:  "fetchgate/" + o.Version,
 		Generation: o.Config.Generation,
+		Policy:     s.policy,
+		Admission:  s.admission,
+		Recorder:   s.recorder,
+		OnRefused:  func(r *limit.Refused) { s.recorder.Rejected(r.Limit, telemetry.Scope(r.Scope)) },
 		Log:        o.Log,
 	})
 	s.health = health.NewServer()
 	s.health.SetServingStatus(fetchgatev1.FetchService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	metrics := newMetrics(o.Version)
-	s.grpc = s.newGRPC(metrics)
+	s.grpc = s.newGRPC(metrics, secured)
 	s.server.Register(s.grpc)
 	registerHealth(s.grpc, s.health)
 	if isLoopback(s.listeners.grpc.Addr()) {
@@ -192,7 +223,7 @@ func isLoopback(a net.Addr) bool {
 // CompilePolicy compiles the rules of a configuration; its errors say the file,
 // the line and the column.
 func CompilePolicy(c *config.Loaded, own func() []netip.AddrPort) (*policy.Policy, error) {
-	p, err := policy.Compile(c.Config.GetRules(), policy.Options{Own: own})
+	p, err := policy.Compile(c.Config.GetRules(), policy.Options{Own: own, Locate: c.Locate})
 	if err == nil {
 		return p, nil
 	}
@@ -222,20 +253,7 @@ func (s *Service) GRPCAddress() string { return s.listeners.grpc.Addr().String()
 func (s *Service) HTTPAddress() string { return s.listeners.http.Addr().String() }
 
 // Rules says what is allowed, one line for each rule.
-func (s *Service) Rules() []string {
-	rules := s.config.Config.GetRules()
-	if len(rules) == 0 {
-		return []string{"default: http on port 80 and https on port 443 of public addresses"}
-	}
-	lines := make([]string, len(rules))
-	for i, r := range rules {
-		lines[i] = r.GetName() + ": " + strings.Join(r.GetOrigins(), ", ")
-		if m := r.GetMethods(); len(m) > 0 {
-			lines[i] += " (" + strings.Join(m, ", ") + ")"
-		}
-	}
-	return lines
-}
+func (s *Service) Rules() []string { return s.policy.Describe() }
 
 // Serve answers until ctx ends, then drains: no new fetch is taken, those in
 // flight may go on for the configured grace.
@@ -275,8 +293,12 @@ func (s *Service) stop() {
 	s.ready.Store(false)
 	s.health.Shutdown()
 	s.endWatches()
-	grace := s.config.DrainGrace()
-	s.log.Info("draining", "grace", grace)
+	delay, grace := s.config.DrainDelay(), s.config.DrainGrace()
+	s.log.Info("draining", "delay", delay, "grace", grace)
+	if delay > 0 {
+		<-time.After(delay) // load balancers turn away meanwhile
+	}
+	s.server.Drain()
 	cut := time.AfterFunc(grace, func() {
 		s.log.Warn("the grace is over: cutting the fetches in flight", "grace", grace)
 		s.engine.Drain()
@@ -292,6 +314,7 @@ func (s *Service) stop() {
 	if err := s.transport.Close(ctx); err != nil {
 		s.log.Warn("closing upstream connections", "err", err)
 	}
+	s.endRecord()
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
 	}

@@ -3,6 +3,7 @@ package service_test
 import (
 	"fmt"
 	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -183,6 +184,21 @@ var slots = []slot{
 			return ifOnly(tried, strings.ReplaceAll(inToken, "_", ""), "GET / HTTP/1.1\r\nHost: HOST\r\n"+name+": v\r\n\r\n")
 		},
 	}, {
+		"value of a cookie",
+		func(m *request, text string) { m.Request.Cookies = cookies("n", text) }, "request.cookies[0]",
+		func(tried string) string {
+			if tried == ";" {
+				return "" // the next cookie would begin
+			}
+			return ifNoControl(tried, "\t", "GET / HTTP/1.1\r\nHost: HOST\r\nCookie: n=a"+tried+"z\r\n\r\n")
+		},
+	}, {
+		"name of a cookie",
+		func(m *request, text string) { m.Request.Cookies = cookies(text, "v") }, "request.cookies[0]",
+		func(tried string) string {
+			return ifOnly(tried, inToken, "GET / HTTP/1.1\r\nHost: HOST\r\nCookie: a"+tried+"z=v\r\n\r\n")
+		},
+	}, {
 		"method",
 		func(m *request, text string) { m.Request.Method = text }, "request.method",
 		func(tried string) string {
@@ -246,6 +262,10 @@ var slots = []slot{
 	},
 }
 
+func cookies(name, value string) []*fetchgatev1.Cookie {
+	return []*fetchgatev1.Cookie{{Name: []byte(name), Value: []byte(value)}}
+}
+
 // ifNoControl is wire if tried has no control character, except for some.
 func ifNoControl(tried, except, wire string) string {
 	isBad := func(r rune) bool { return (r < ' ' || r == 0x7f) && !strings.ContainsRune(except, r) }
@@ -293,7 +313,7 @@ func TestEveryByteInEveryPlace(t *testing.T) {
 	for _, p := range slots {
 		t.Run(p.name, func(t *testing.T) {
 			w := startWiretap(t)
-			takesBytes := p.name == "value of a field" || p.name == "body"
+			takesBytes := slices.Contains([]string{"value of a field", "value of a cookie", "name of a cookie", "body"}, p.name)
 			for _, text := range tried() {
 				if !takesBytes && !utf8.ValidString(text) {
 					continue // a string of the contract is UTF-8
@@ -352,6 +372,31 @@ func TestHosts(t *testing.T) {
 		w.wantNothing(t, "URL "+url, "request.url", func(m *request) { m.Request.Url = url })
 	}
 	w.wantWire(t, "a scheme in upper case", "GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", func(m *request) { m.Request.Url = "HTTP://" + authority })
+	w.wantNoMore(t)
+}
+
+// TestPlacesOfCookies: where a cookie goes takes part in no message.
+func TestPlacesOfCookies(t *testing.T) {
+	w := startWiretap(t)
+	for _, domain := range []string{"inside", "127.0.0.1\r\nX-B: c", ".127.0.0.1", "0.0.1", "1", "127.0.0.1 ", "127.0.0.1.", "test", "127.0.0.1;"} {
+		w.wantNothing(t, "domain "+domain, "request.cookies[0]", func(m *request) {
+			m.Request.Cookies = cookies("n", "v")
+			m.Request.Cookies[0].Domain = domain
+		})
+	}
+	for _, path := range []string{"a", "*", "?", "/\r\nX-B: c", "/\x00", "/\x7f", " /", strings.Repeat("/", 1025)} {
+		w.wantNothing(t, "path "+path, "request.cookies[0]", func(m *request) {
+			m.Request.Cookies = cookies("n", "v")
+			m.Request.Cookies[0].Path = []byte(path)
+		})
+	}
+	w.wantWire(t, "the same in order", "GET / HTTP/1.1\r\nHost: HOST\r\nCookie: n=v\r\n\r\n", func(m *request) {
+		m.Request.Cookies = cookies("n", "v")
+		m.Request.Cookies[0].Domain, m.Request.Cookies[0].Path = "127.0.0.1", []byte("/")
+	})
+	w.wantWire(t, "a Cookie field of the caller's own", "GET / HTTP/1.1\r\nHost: HOST\r\nCookie: a=b; n=v\r\n\r\n", func(m *request) {
+		m.Request.Headers, m.Request.Cookies = headers("Cookie", "a=b"), cookies("n", "v")
+	})
 	w.wantNoMore(t)
 }
 

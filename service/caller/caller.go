@@ -3,6 +3,7 @@ package caller
 
 import (
 	"context"
+	"net"
 
 	"google.golang.org/grpc/peer"
 
@@ -33,8 +34,10 @@ func New(name string) *Authenticator {
 // Authenticate puts the caller of an RPC into its context.
 func (a *Authenticator) Authenticate(ctx context.Context) (context.Context, error) {
 	c := fetch.Caller{Name: a.name, Anonymous: true}
-	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		c.Peer = p.Addr.String()
+	if p, ok := peer.FromContext(ctx); ok {
+		if tcp, ok := p.Addr.(*net.TCPAddr); ok {
+			c.Peer = tcp.AddrPort()
+		}
 	}
 	return context.WithValue(ctx, contextKey{}, c), nil
 }

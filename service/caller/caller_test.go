@@ -3,6 +3,7 @@ package caller_test
 import (
 	"context"
 	"net"
+	"net/netip"
 	"testing"
 
 	"google.golang.org/grpc/peer"
@@ -12,14 +13,14 @@ import (
 )
 
 func TestAuthenticate(t *testing.T) {
-	from := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1234}})
+	from := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1).To4(), Port: 1234}})
 	for name, c := range map[string]struct {
 		configured string
 		ctx        context.Context
 		want       fetch.Caller
 	}{
-		"anonymous":         {"", from, fetch.Caller{Name: "anonymous", Anonymous: true, Peer: "192.0.2.1:1234"}},
-		"named":             {"shop", from, fetch.Caller{Name: "shop", Anonymous: true, Peer: "192.0.2.1:1234"}},
+		"anonymous":         {"", from, fetch.Caller{Name: "anonymous", Anonymous: true, Peer: netip.MustParseAddrPort("192.0.2.1:1234")}},
+		"named":             {"shop", from, fetch.Caller{Name: "shop", Anonymous: true, Peer: netip.MustParseAddrPort("192.0.2.1:1234")}},
 		"without a peer":    {"shop", t.Context(), fetch.Caller{Name: "shop", Anonymous: true}},
 		"without its place": {"shop", peer.NewContext(t.Context(), &peer.Peer{}), fetch.Caller{Name: "shop", Anonymous: true}},
 	} {

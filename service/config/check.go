@@ -29,6 +29,7 @@ func (l *Loaded) check() []Problem {
 	l.checkCallers(refuse)
 	l.checkRules(refuse)
 	l.checkTimeouts(refuse)
+	l.checkEvidence(refuse)
 	l.readAuthorities(refuse)
 	return problems
 }

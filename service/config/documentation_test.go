@@ -133,6 +133,19 @@ func flow(path, value string) string {
 	if !nested {
 		return first + ": " + value
 	}
+	beside := map[string]string{
+		"grpc.tls.cert_file": "key_file: k", "grpc.tls.key_file": "cert_file: c", "grpc.tls.client_ca_file": "cert_file: c, key_file: k",
+		"audit.file": "sink: file",
+	}
+	if required := beside[path]; required != "" && strings.Contains(rest, ".") {
+		section, inner, _ := strings.Cut(rest, ".")
+		return fmt.Sprintf("%s: {%s: {%s, %s: %s}}", first, section, required, inner, value)
+	} else if required != "" {
+		return fmt.Sprintf("%s: {%s, %s: %s}", first, required, rest, value)
+	}
+	if path == "audit.sink" && value == "file" {
+		return "audit: {sink: file, file: f}"
+	}
 	return first + ": {" + flow(rest, value) + "}"
 }
 
@@ -146,12 +159,22 @@ type settings struct {
 	JSON       bool
 	Dangerous  int
 	Limits     fetch.Limits
+	// Connections are in all and from one address.
+	Connections [2]int
+	Delay       time.Duration
+	Audit       string
+	Traceparent bool
 }
 
 func settingsOf(l *config.Loaded) settings {
+	total, perPeer := l.MaxConnections()
+	a := l.Audit()
+	audit := fmt.Sprint(a.GetSink(), " ", filepath.Base(a.GetFile()), " ", a.GetMaxFileBytes(), " ", a.GetKeepFiles(), " ", a.GetDetail(), " ", a.GetOnFull(), " ", a.GetMaxQueueBytes())
+	traceparent := len(l.Config.GetRules()) > 0 && l.Config.GetRules()[0].GetSendTraceparent()
 	return settings{
 		l.GRPCAddress(), l.HTTPAddress(), l.DrainGrace(), l.MaxConcurrentStreams(),
 		l.MinTLSVersion(), l.LogLevel().String(), l.LogJSON(), len(l.Dangerous()), l.Limits(),
+		[2]int{total, perPeer}, l.DrainDelay(), audit, traceparent,
 	}
 }
 

@@ -102,6 +102,8 @@ func beyondRange(field protoreflect.FieldDescriptor) string {
 		return "-1s"
 	case rules.HasString() && rules.GetString().GetMaxLen() > 0:
 		return strings.Repeat("x", int(rules.GetString().GetMaxLen())+1)
+	case rules.HasString() && rules.GetString().HasMinLen():
+		return `""`
 	case rules.HasString():
 		return `" "`
 	case rules.HasRepeated():

@@ -21,6 +21,7 @@ var patterns = map[string]string{
 	`^[a-z0-9][a-z0-9._-]{0,63}$`:        `1 to 64 of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit`,
 	`^[a-z0-9][a-z0-9._/-]{0,63}$`:       `1 to 64 of a-z, 0-9, ".", "_", "/" and "-", beginning with a letter or digit`,
 	"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$": "a method such as GET, at most 32 characters",
+	`^https?://[^/?#@]+$`:                "http://HOST:PORT or https://HOST:PORT",
 }
 
 // checkRanges checks the values against the ranges that the schema states.

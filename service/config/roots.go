@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 )
 
@@ -40,12 +39,9 @@ func (l *Loaded) Roots(system func() (*x509.CertPool, error)) (pool *x509.CertPo
 // relative to the directory of the configuration.
 func (l *Loaded) readAuthorities(refuse func(path, message string)) {
 	for i, file := range l.Config.GetUpstreamTls().GetCaFiles() {
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(filepath.Dir(l.Source), file)
-		}
-		found, err := readCertificates(file)
+		found, err := readCertificates(l.File(file))
 		if err != nil {
-			refuse(fmt.Sprintf("upstream_tls.ca_files[%d]", i), shownText(file)+" "+err.Error())
+			refuse(fmt.Sprintf("upstream_tls.ca_files[%d]", i), shownText(l.File(file))+" "+err.Error())
 			continue
 		}
 		l.authorities = append(l.authorities, found...)

@@ -154,3 +154,22 @@ func setDuration(limit *time.Duration, c *durationpb.Duration) {
 		*limit = c.AsDuration()
 	}
 }
+
+// MaxConnections returns the most gRPC connections at once, and the most from
+// one address, 1 to 1000000. Default 10000 and 1000.
+func (l *Loaded) MaxConnections() (total, perPeer int) {
+	total, perPeer = 10_000, 1_000
+	if c := l.Config.GetGrpc(); c != nil {
+		set(&total, c.MaxConnections)
+		set(&perPeer, c.MaxConnectionsPerPeer)
+	}
+	return total, perPeer
+}
+
+// DrainDelay returns how long fetches are still taken after the server was told
+// to stop, 0 to 10 min. Default 0.
+func (l *Loaded) DrainDelay() time.Duration {
+	var delay time.Duration
+	setDuration(&delay, l.Config.GetGrpc().GetDrainDelay())
+	return delay
+}

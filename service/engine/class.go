@@ -10,8 +10,10 @@ import (
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
-// classed gives err, by which h ended, the class in which it leaves the engine.
-func (r *run) classed(ctx context.Context, err error, h *fetch.Hop) error {
+// classed gives err, by which the last hop of a ended, the class in which it
+// leaves the engine.
+func (r *run) classed(ctx context.Context, err error, a *fetch.Attempt) error {
+	h := &a.Hops[len(a.Hops)-1]
 	stage := h.Facts.Stage
 	if h.Status != 0 {
 		stage = fetch.StageBody // facts are as of the head
@@ -26,10 +28,10 @@ func (r *run) classed(ctx context.Context, err error, h *fetch.Hop) error {
 		if denied.Rule == "" {
 			denied.Rule = h.Rule
 		}
-		if sent(h) == fetch.SentNo {
+		if a.Number == 1 && len(a.Hops) == 1 && sent(h) == fetch.SentNo {
 			return denied
 		}
-		// It came too late to say that nothing was sent.
+		// It came too late to say that nothing was done.
 		failure = denied.AsFailure()
 		failure.Sent = ""
 	case ended(ctx, err):
@@ -45,6 +47,7 @@ func (r *run) classed(ctx context.Context, err error, h *fetch.Hop) error {
 	if failure.Sent == "" {
 		failure.Sent = sent(h)
 	}
+	r.left = r.left || failure.Sent != fetch.SentNo
 	return failure
 }
 

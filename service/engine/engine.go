@@ -13,14 +13,15 @@ import (
 type Engine struct {
 	transport fetch.Transport
 	policy    *policy.Policy
+	budget    fetch.RetryBudget
 	// cut ends with the last grace of a drain.
 	cut   context.Context
 	drain context.CancelFunc
 }
 
-// New returns an engine.
-func New(t fetch.Transport, p *policy.Policy) *Engine {
-	e := &Engine{transport: t, policy: p}
+// New returns an engine. The budget bounds its retries.
+func New(t fetch.Transport, p *policy.Policy, budget fetch.RetryBudget) *Engine {
+	e := &Engine{transport: t, policy: p, budget: budget}
 	e.cut, e.drain = context.WithCancel(context.Background())
 	return e
 }
@@ -47,6 +48,16 @@ func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*f
 	defer context.AfterFunc(e.cut, func() { cut(errDraining) })()
 	err := r.attempts(ctx)
 	r.report.Total = time.Since(r.report.Start)
+	r.report.Outcome = fetch.OutcomeResponse
+	switch {
+	case err == nil:
+	case errors.As(err, &r.report.Failure):
+		r.report.Outcome = fetch.OutcomeFailure
+	case errors.As(err, &r.report.Denied):
+		r.report.Outcome = fetch.OutcomeDenied
+	default:
+		r.report.Outcome = fetch.OutcomeCanceled
+	}
 	return r.report, err
 }
 
@@ -57,6 +68,8 @@ var (
 	errDeadline = errors.New("the deadline of the RPC ended the fetch")
 	errAttempt  = errors.New("the attempt timeout ended the attempt")
 	errDraining = errors.New("fetchgate was stopped")
+	// errDiscarded ends the reading of a body that is not the answer.
+	errDiscarded = errors.New("the body was not wanted any longer")
 )
 
 // Headroom: the in-band answer leaves this much before the RPC's own deadline,

@@ -463,43 +463,6 @@ func TestRouteKeys(t *testing.T) {
 	}
 }
 
-// TestNothingIsRepeatedBlindly: a redirect is a response like others, and there
-// is another attempt only where the one before it sent nothing.
-func TestNothingIsRepeatedBlindly(t *testing.T) {
-	s := ok()
-	s.response.Status, s.response.Fields = 302, []fetch.Field{{Name: "Location", Value: []byte("http://localhost/")}}
-	k := &sink{}
-	p := plan(t, "http://example.com/")
-	p.Retry.MaxAttempts, p.Redirect.Max = 3, 2
-	if _, err := over(t, s).Run(t.Context(), p, k); err != nil || len(s.requests) != 1 || k.events[0] != "head 302 http://example.com/" {
-		t.Errorf("%d requests were sent, the sink was given %q, error %v", len(s.requests), k.events, err)
-	}
-	for _, c := range []struct {
-		reason   fetch.Reason
-		sent     fetch.RequestSent
-		attempts int
-	}{
-		{fetch.ReasonConnectRefused, fetch.SentNo, 3},
-		{fetch.ReasonNameNotFound, fetch.SentNo, 1},
-		{fetch.ReasonConnectionReset, fetch.SentYes, 1},
-		{fetch.ReasonConnectionReset, fetch.SentUnknown, 1},
-	} {
-		s := ok()
-		failure := fetch.Fail(c.reason, "it failed", nil)
-		failure.Sent = c.sent
-		s.err = failure
-		report, err := over(t, s).Run(t.Context(), p, &sink{})
-		if err == nil || len(s.requests) != c.attempts || len(report.Attempts) != c.attempts {
-			t.Errorf("%s, sent %s: %d requests, %d attempts reported, want %d", c.reason, c.sent, len(s.requests), len(report.Attempts), c.attempts)
-		}
-	}
-	p.Retry.MaxAttempts = 1
-	s.err = fetch.Fail(fetch.ReasonConnectRefused, "nobody listens", nil)
-	if _, err := over(t, s).Run(t.Context(), p, &sink{}); err == nil || len(s.requests) != 2 {
-		t.Errorf("%d requests were sent, error %v", len(s.requests), err)
-	}
-}
-
 // TestDrain: what is under way when a drain ends says so, and what comes later.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
 	"github.com/fetchgate/fetchgate/service/policy"
 )
 
@@ -214,7 +215,7 @@ func under(t testing.TB, s *transport, rules []*configv1.Rule) *engine.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return engine.New(s, p)
+	return engine.New(s, p, limit.NewRetryBudget(0.2, 10))
 }
 
 // failed wants a *fetch.Failure of a reason.

@@ -98,6 +98,9 @@ func CheckField(f Field) error {
 	return checkFieldValue(f)
 }
 
+// CheckFieldName refuses what no field of a request can be named.
+func CheckFieldName(name string) error { return checkFieldName(name) }
+
 // checkFieldName does not show a bad name: what follows its first bad byte is
 // often the value.
 func checkFieldName(name string) error {

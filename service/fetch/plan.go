@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"math"
+	"net/netip"
 	"time"
 )
 
@@ -11,8 +12,8 @@ type Caller struct {
 	Name string
 	// Anonymous tells that no identity was proved.
 	Anonymous bool
-	// Peer is the address that the RPC came from.
-	Peer string
+	// Peer is the address that the RPC came from; not valid where it has none.
+	Peer netip.AddrPort
 }
 
 // Plan is a fetch with nothing left to decide but what the upstream does.

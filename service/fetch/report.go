@@ -44,8 +44,9 @@ type Report struct {
 	Cookies []Cookie
 	// Suppressed is why no further attempt was made though it was due.
 	Suppressed Suppressed
-	// Redirects counts the redirects that were followed.
-	Redirects int
+	// Redirects counts the redirects that were followed, HistoryCut the heads
+	// before the final one that were left out for their size.
+	Redirects, HistoryCut int
 
 	Rule       string
 	Generation int64
@@ -72,6 +73,7 @@ type Attempt struct {
 
 // Hop is one request and response with one origin.
 type Hop struct {
+	Start       time.Time
 	Destination Destination
 	Method      string
 	Rule        string

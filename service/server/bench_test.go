@@ -46,7 +46,7 @@ func BenchmarkFetchUnary(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	report, err := s.engine.Run(ctx, plan, &wholeSink{pool: buffers, max: plan.Response.MaxBodyBytes})
+	report, err := s.engine.Run(ctx, plan, &wholeSink{held: accounted(b, buffers), max: plan.Response.MaxBodyBytes})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -237,6 +237,7 @@ func FuzzMarshalUpstreamBytes(f *testing.F) {
 func fullReport() *fetch.Report {
 	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 	return &fetch.Report{
+		ID: "0fetch", Suppressed: fetch.SuppressedBudget, HistoryCut: 6,
 		RPC: "Fetch", Caller: fetch.Caller{Name: "shop"}, Method: "GET",
 		Destination: fetch.Destination{Origin: fetch.Origin{Scheme: "https", Host: "example.com", Port: 443}, Target: "/%20", Encoded: true},
 		Start:       time.Unix(1, 0), Total: ms(1),

@@ -17,19 +17,25 @@ import (
 var offered = fieldSet(map[protoreflect.FullName][]protoreflect.Name{
 	"fetchgate.v1.FetchRequest":       {"request", "options"},
 	"fetchgate.v1.StreamFetchRequest": {"request", "options"},
-	"fetchgate.v1.HttpRequest":        {"method", "url", "raw_target", "params", "headers", "omit_default_fields", "body"},
+	"fetchgate.v1.HttpRequest":        {"method", "url", "raw_target", "params", "headers", "cookies", "omit_default_fields", "body"},
 	"fetchgate.v1.QueryParam":         {"name", "value"},
 	"fetchgate.v1.HeaderField":        {"name", "value"},
+	"fetchgate.v1.Cookie":             {"name", "value", "domain", "path", "secure", "http_only", "expire_time", "host_only", "same_site"},
 	"fetchgate.v1.Body":               {"form", "json", "raw"},
 	"fetchgate.v1.FormBody":           {"fields"},
-	"fetchgate.v1.FetchOptions":       {"timeouts", "tls", "connection", "protocol", "response", "report"},
+	"fetchgate.v1.FetchOptions":       {"timeouts", "retry", "redirect", "tls", "connection", "protocol", "response", "report", "labels"},
 	"fetchgate.v1.Timeouts": {"dns", "connect", "tls", "response_header", "idle_read", "write", "pool",
 		"attempt", "total", "min_throughput_bytes_per_second"},
+	"fetchgate.v1.RetryPolicy": {"max_attempts", "conditions", "statuses", "response_headers", "methods", "counts",
+		"backoff_base", "backoff_factor", "backoff_max", "backoff_jitter", "respect_retry_after", "retry_after_max", "exhausted"},
+	"fetchgate.v1.RetryCounts":       {"connect", "read", "status", "other"},
+	"fetchgate.v1.RedirectPolicy":    {"max_redirects", "profile", "keep_fields", "remove_fields"},
 	"fetchgate.v1.TlsOptions":        {"minimum_version"},
 	"fetchgate.v1.ConnectionOptions": {"affinity", "fresh", "close_after"},
 	"fetchgate.v1.ProtocolOptions":   {"version"},
 	"fetchgate.v1.ResponseOptions":   {"max_body_bytes", "decode", "interim", "max_head_bytes", "max_head_fields"},
 	"google.protobuf.Duration":       {"seconds", "nanos"},
+	"google.protobuf.Timestamp":      {"seconds", "nanos"},
 })
 
 func fieldSet(lists map[protoreflect.FullName][]protoreflect.Name) map[protoreflect.FullName]bool {

@@ -53,18 +53,18 @@ func TestRefuseNotOffered(t *testing.T) {
 			},
 		}, nil},
 		"a list of messages, by item and field": {&fetchgatev1.FetchRequest{Request: &fetchgatev1.HttpRequest{
-			Cookies: []*fetchgatev1.Cookie{{Name: []byte("a")}, {}, {Value: []byte("b"), Secure: true}},
-		}}, []string{"request.cookies[0].name", "request.cookies[1]", "request.cookies[2].secure", "request.cookies[2].value"}},
+			Trailers: []*fetchgatev1.HeaderField{{Name: "a"}, {}, {Name: "b", Value: []byte("c")}},
+		}}, []string{"request.trailers[0].name", "request.trailers[1]", "request.trailers[2].name", "request.trailers[2].value"}},
 		"a message without fields, itself": {&fetchgatev1.FetchRequest{
 			Options: &fetchgatev1.FetchOptions{Hedge: &fetchgatev1.HedgePolicy{}},
 		}, []string{"options.hedge"}},
 		"the most deeply nested": {&fetchgatev1.FetchRequest{
-			Options: &fetchgatev1.FetchOptions{Retry: &fetchgatev1.RetryPolicy{Counts: &fetchgatev1.RetryCounts{Connect: proto.Int32(1)},
-				BackoffBase: &durationpb.Duration{Seconds: 1}}},
-		}, []string{"options.retry.backoff_base.seconds", "options.retry.counts.connect"}},
-		"a list of scalars and a map, as a whole": {&fetchgatev1.FetchRequest{Options: &fetchgatev1.FetchOptions{
-			Labels: map[string]string{"a": "1", "b": "2"}, Tls: &fetchgatev1.TlsOptions{SpkiSha256Pins: [][]byte{{1}, {2}}},
-		}}, []string{"options.labels", "options.tls.spki_sha256_pins"}},
+			Options: &fetchgatev1.FetchOptions{Hedge: &fetchgatev1.HedgePolicy{Delay: &durationpb.Duration{Seconds: 1}},
+				Download: &fetchgatev1.DownloadOptions{Digests: []*fetchgatev1.Digest{{Algorithm: "sha256"}}}},
+		}, []string{"options.download.digests[0].algorithm", "options.hedge.delay.seconds"}},
+		"a list of scalars, as a whole": {&fetchgatev1.FetchRequest{Options: &fetchgatev1.FetchOptions{
+			Tls: &fetchgatev1.TlsOptions{SpkiSha256Pins: [][]byte{{1}, {2}}},
+		}}, []string{"options.tls.spki_sha256_pins"}},
 		"a scalar set to its zero": {&fetchgatev1.FetchRequest{
 			Options: &fetchgatev1.FetchOptions{Verbatim: proto.Bool(false)},
 		}, []string{"options.verbatim"}},
@@ -173,14 +173,14 @@ func TestRefusalsAreBounded(t *testing.T) {
 	unknown := bytes.Repeat(protowire.AppendVarint(protowire.AppendTag(nil, 100, protowire.VarintType), 1), 1<<16)
 	many := &fetchgatev1.HttpRequest{}
 	for range 1 << 12 {
-		many.Cookies = append(many.Cookies, &fetchgatev1.Cookie{Name: []byte("a"), Value: []byte("b")}, &fetchgatev1.Cookie{})
+		many.Trailers = append(many.Trailers, &fetchgatev1.HeaderField{Name: "a", Value: []byte("b")}, &fetchgatev1.HeaderField{})
 	}
 	nested := &fetchgatev1.HttpRequest{}
 	nested.ProtoReflect().SetUnknown(unknown)
 	for name, m := range map[string]*fetchgatev1.FetchRequest{
 		"unknown fields": {Request: nested},
 		"items":          {Request: many},
-		"both":           {Request: many, Options: &fetchgatev1.FetchOptions{Labels: map[string]string{"a": "b"}, Hedge: &fetchgatev1.HedgePolicy{}}},
+		"both":           {Request: many, Options: &fetchgatev1.FetchOptions{Hedge: &fetchgatev1.HedgePolicy{}}},
 	} {
 		if n := len(refuseNotOffered(m)); n != maxViolations {
 			t.Errorf("%s: %d fields are refused, want %d", name, n, maxViolations)

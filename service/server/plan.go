@@ -45,16 +45,16 @@ func (d *draft) notOffered(path, format string, args ...any) {
 	d.violations = append(d.violations, violation{path, reasonNotOffered, fmt.Sprintf(format, args...)})
 }
 
-// plan returns the plan of a request, or a *refusal that names every field that
-// is wrong.
+// plan returns the plan of a request, or as much of it as could be made and a
+// *refusal that names every field that is wrong.
 func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
 	d := &draft{planner: p, shape: s, plan: &fetch.Plan{
-		RPC: s.rpc, Retry: fetch.RetryPlan{MaxAttempts: 1}, MaxDials: p.limits.MaxDialsPerAttempt,
+		RPC: s.rpc, MaxDials: p.limits.MaxDialsPerAttempt,
 		TLS: p.tls, Generation: p.generation,
 	}}
 	if request == nil {
 		d.wrong("request", "it is missing; set its url")
-		return nil, invalid(d.violations)
+		return d.plan, invalid(d.violations)
 	}
 	d.method(request)
 	d.destination(request)
@@ -63,9 +63,13 @@ func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchg
 	d.connection(options)
 	d.body(request.GetBody())
 	d.fields(request)
+	d.retries(options.GetRetry())
+	d.redirects(options.GetRedirect())
+	d.cookies(request.GetCookies())
+	d.labels(options.GetLabels())
 	d.report(options)
 	if len(d.violations) > 0 {
-		return nil, invalid(d.violations)
+		return d.plan, invalid(d.violations)
 	}
 	return d.plan, nil
 }
@@ -185,21 +189,20 @@ func (d *draft) response(m *fetchgatev1.ResponseOptions) {
 		return
 	}
 	if m.MaxBodyBytes != nil {
-		if most := d.number("max_body_bytes", m.GetMaxBodyBytes(), 0, r.MaxBodyBytes); most < r.MaxBodyBytes {
+		if most := d.number("options.response.max_body_bytes", m.GetMaxBodyBytes(), 0, r.MaxBodyBytes); most < r.MaxBodyBytes {
 			r.MaxBodyBytes, r.TooLarge = most, fetch.ReasonBodyTooLarge
 		}
 	}
 	if m.MaxHeadBytes != nil {
-		r.MaxHeadBytes = int(d.number("max_head_bytes", int64(m.GetMaxHeadBytes()), 1, int64(r.MaxHeadBytes)))
+		r.MaxHeadBytes = int(d.number("options.response.max_head_bytes", int64(m.GetMaxHeadBytes()), 1, int64(r.MaxHeadBytes)))
 	}
 	if m.MaxHeadFields != nil {
-		r.MaxFields = int(d.number("max_head_fields", int64(m.GetMaxHeadFields()), 1, int64(r.MaxFields)))
+		r.MaxFields = int(d.number("options.response.max_head_fields", int64(m.GetMaxHeadFields()), 1, int64(r.MaxFields)))
 	}
 }
 
 // number returns v, or most where v is above it.
-func (d *draft) number(name string, v, least, most int64) int64 {
-	path := "options.response." + name
+func (d *draft) number(path string, v, least, most int64) int64 {
 	if v < least {
 		d.wrong(path, "%d is below %d", v, least)
 		return most

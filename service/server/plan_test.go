@@ -46,7 +46,7 @@ func planned(t *testing.T, s shape, alter func(*fetchgatev1.HttpRequest, *fetchg
 		return plan, nil
 	}
 	var r *refusal
-	if !errors.As(err, &r) || r.code != codes.InvalidArgument || len(r.violations) == 0 || plan != nil {
+	if !errors.As(err, &r) || r.code != codes.InvalidArgument || len(r.violations) == 0 || plan == nil {
 		t.Fatalf("the refusal is %v beside the plan %v", err, plan)
 	}
 	return nil, r.violations
@@ -288,7 +288,7 @@ func TestDefaults(t *testing.T) {
 		if plan.Response != want {
 			t.Errorf("%s: the response is %+v, want %+v", s.rpc, plan.Response, want)
 		}
-		if plan.RPC != s.rpc || plan.Method != "GET" || plan.Source != nil || plan.Retry.MaxAttempts != 1 || plan.Redirect.Max != 0 ||
+		if plan.RPC != s.rpc || plan.Method != "GET" || plan.Source != nil || plan.Retry.MaxAttempts != 3 || plan.Redirect.Max != 10 ||
 			plan.MaxDials != limits.MaxDialsPerAttempt || plan.Generation != 7 || plan.MinThroughput != limits.MinThroughput ||
 			plan.Version != fetch.HTTPAny || plan.FullReport || plan.Fresh || plan.CloseAfter || plan.Affinity != "" || plan.Clamped != nil {
 			t.Errorf("%s: the plan is %+v", s.rpc, plan)

@@ -22,6 +22,8 @@ const errorDomain = "fetchgate"
 const (
 	reasonFieldInvalid = "FIELD_INVALID"
 	reasonNotOffered   = "NOT_OFFERED"
+	reasonCallerQuota  = "CALLER_QUOTA"
+	reasonOverloaded   = "OVERLOADED"
 )
 
 // refusal is fetchgate's answer to a fetch that it does not carry out.

@@ -18,7 +18,8 @@ func reportMessage(r *fetch.Report, full bool) *fetchgatev1.FetchReport {
 		AttemptCount: int32(len(r.Attempts)), HopCount: int32(r.Hops()),
 		WireBytes: r.WireBytes, BodyBytes: r.BodyBytes, RequestBytes: r.RequestBytes,
 		Total: durationpb.New(r.Total), Generation: r.Generation, Rule: r.Rule, Clamped: r.Clamped,
-		DecodedCodings: r.Codings, UrlEncoded: r.Destination.Encoded,
+		DecodedCodings: r.Codings, UrlEncoded: r.Destination.Encoded, HistoryCut: int32(r.HistoryCut),
+		RetrySuppressed: suppressedValue(r.Suppressed), FetchId: r.ID,
 	}
 	if !full {
 		return m
@@ -35,12 +36,29 @@ func summaryEvent(r *fetch.Report, failure *fetch.Failure) *fetchgatev1.StreamFe
 	summary := &fetchgatev1.StreamSummary{
 		Report:    reportMessage(r, r.Full || failure != nil),
 		Trailers:  fieldMessages(r.Trailers),
+		Cookies:   cookieMessages(r.Cookies),
 		BodyBytes: r.BodyBytes,
 	}
 	if failure != nil {
-		summary.Failure = failureMessage(failure, nil, r.Generation)
+		summary.Failure = failureMessage(failure, lastMessage(failure.Last), r.Generation)
 	}
 	return &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}}
+}
+
+// lastMessage is the response that a failure is about; nil if none is.
+func lastMessage(last *fetch.LastResponse) *fetchgatev1.HttpResponse {
+	if last == nil {
+		return nil
+	}
+	return &fetchgatev1.HttpResponse{Head: headMessage(last.Head, last.URL), Body: last.Body}
+}
+
+// suppressedValue is the enum value of why a retry was not made.
+func suppressedValue(s fetch.Suppressed) fetchgatev1.RetrySuppressed {
+	if s == "" {
+		return fetchgatev1.RetrySuppressed_RETRY_SUPPRESSED_UNSPECIFIED
+	}
+	return fetchgatev1.RetrySuppressed(fetchgatev1.RetrySuppressed_value["RETRY_SUPPRESSED_"+string(s)])
 }
 
 func limitsMessage(r *fetch.Report) *fetchgatev1.EffectiveLimits {

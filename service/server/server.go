@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,9 +14,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
-	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
+	"github.com/fetchgate/fetchgate/service/policy"
 )
 
 // Options are what a Server plans with.
@@ -27,15 +29,30 @@ type Options struct {
 	UserAgent string
 	// Generation is the number of the configuration.
 	Generation int64
+	// Policy answers Explain; it is the engine's.
+	Policy *policy.Policy
+	// Admission bounds the fetches at once; nil means by Limits.
+	Admission *limit.Admission
+	// Recorder takes the evidence of each RPC that fetches; nil means nobody
+	// does.
+	Recorder fetch.Recorder
+	// OnRefused is told of each fetch that a limit keeps out; nil means nobody
+	// counts.
+	OnRefused func(*limit.Refused)
 	// Log takes the causes of faults that are fetchgate's own; nil discards them.
 	Log *slog.Logger
 }
 
 // Server answers the RPCs of FetchService and PolicyService.
 type Server struct {
-	engine  *engine.Engine
-	planner planner
-	log     *slog.Logger
+	engine    *engine.Engine
+	planner   planner
+	policy    *policy.Policy
+	admission *limit.Admission
+	recorder  fetch.Recorder
+	onRefused func(*limit.Refused)
+	log       *slog.Logger
+	draining  atomic.Bool
 	// senders are the goroutines of sinks that did not wait for their caller.
 	senders sync.WaitGroup
 }
@@ -45,10 +62,29 @@ func New(e *engine.Engine, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{engine: e, log: o.Log, planner: planner{
-		limits: o.Limits, tls: o.TLS, userAgent: o.UserAgent, generation: o.Generation,
-	}}
+	if o.Admission == nil {
+		o.Admission = limit.NewAdmission(o.Limits)
+	}
+	if o.Recorder == nil {
+		o.Recorder = unrecorded{}
+	}
+	if o.OnRefused == nil {
+		o.OnRefused = func(*limit.Refused) {}
+	}
+	return &Server{
+		onRefused: o.OnRefused, engine: e, policy: o.Policy, admission: o.Admission, recorder: o.Recorder, log: o.Log,
+		planner: planner{limits: o.Limits, tls: o.TLS, userAgent: o.UserAgent, generation: o.Generation},
+	}
 }
+
+// unrecorded is a recorder that writes nothing.
+type unrecorded struct{}
+
+func (unrecorded) Begin(string) error                 { return nil }
+func (unrecorded) End(context.Context, *fetch.Report) {}
+
+// Drain has new fetches refused with UNAVAILABLE.
+func (s *Server) Drain() { s.draining.Store(true) }
 
 // lastWord is how long a stream may take beyond its total timeout to tell its
 // caller of it.
@@ -61,7 +97,12 @@ func (s *Server) Wait() { s.senders.Wait() }
 // unimplemented answers the RPCs that this server does not offer.
 type unimplemented struct {
 	fetchgatev1.UnimplementedFetchServiceServer
+}
+
+// explainer answers the RPCs of PolicyService.
+type explainer struct {
 	fetchgatev1.UnimplementedPolicyServiceServer
+	*Server
 }
 
 // Register adds the services to r. Fetch and StreamFetch have handlers of our
@@ -82,7 +123,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 		}
 	}
 	r.RegisterService(&desc, unimplemented{})
-	fetchgatev1.RegisterPolicyServiceServer(r, unimplemented{})
+	fetchgatev1.RegisterPolicyServiceServer(r, explainer{Server: s})
 }
 
 func (s *Server) serveFetch(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
@@ -108,99 +149,17 @@ func (s *Server) serveStreamFetch(_ any, stream grpc.ServerStream) error {
 }
 
 // fetch answers one Fetch.
-func (s *Server) fetch(ctx context.Context, m *fetchgatev1.FetchRequest) (any, error) {
-	if v := refuseNotOffered(m); len(v) > 0 {
-		return nil, invalid(v)
-	}
-	plan, err := s.plan(ctx, shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions())
-	if err != nil {
-		return nil, err
-	}
-	sink := &wholeSink{pool: buffers, max: plan.Response.MaxBodyBytes}
-	report, err := s.engine.Run(ctx, plan, sink)
-	if err == nil {
-		sink.response.Trailers = fieldMessages(report.Trailers)
-		err = sink.oversize()
-	}
-	if failure := s.failed(ctx, err); failure != nil {
-		return &fetchgatev1.FetchResponse{
-			Report:  reportMessage(report, true),
-			Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, sink.partial(), plan.Generation)},
-		}, nil
-	}
-	if err != nil {
-		sink.discard()
-		return nil, s.refused(ctx, err)
-	}
-	return &fetchReply{
-		FetchResponse: &fetchgatev1.FetchResponse{
-			Report:  reportMessage(report, report.Full),
-			Outcome: &fetchgatev1.FetchResponse_Response{Response: &sink.response},
-		},
-		body: sink.take(),
-	}, nil
+func (s *Server) fetch(ctx context.Context, m *fetchgatev1.FetchRequest) (answer any, err error) {
+	err = s.recorded(ctx, "Fetch", func(c *call) error {
+		answer, err = c.whole(m)
+		return err
+	})
+	return answer, err
 }
 
 // streamFetch answers one StreamFetch.
 func (s *Server) streamFetch(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStream) error {
-	if v := refuseNotOffered(m); len(v) > 0 {
-		return invalid(v)
-	}
-	ctx := stream.Context()
-	plan, err := s.plan(ctx, shape{rpc: "StreamFetch", stream: true}, m.GetRequest(), m.GetOptions())
-	if err != nil {
-		return err
-	}
-	sink := newStreamSink(stream, buffers)
-	if total := plan.Timeouts.Total; total > 0 {
-		defer sink.waitAtMost(total + lastWord)()
-	}
-	report, err := s.engine.Run(ctx, plan, sink)
-	failure := s.failed(ctx, err)
-	if err == nil || failure != nil {
-		err = sink.push(summaryEvent(report, failure))
-	}
-	if sent := sink.close(); sent != nil {
-		if errors.Is(sent, errNotRead) {
-			s.senders.Go(func() { <-sink.done })
-		}
-		err = sent
-	}
-	if err != nil {
-		return s.refused(ctx, err)
-	}
-	if failure != nil && failure.Reason == fetch.ReasonDraining {
-		// So that a caller which looks at the status alone does not take the
-		// body for whole.
-		return &refusal{code: codes.Unavailable, reason: string(failure.Reason), message: failure.Message + "; the summary says how far it came"}
-	}
-	return nil
-}
-
-func (s *Server) plan(ctx context.Context, sh shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
-	who, ok := caller.FromContext(ctx)
-	if !ok {
-		return nil, &refusal{code: codes.Unauthenticated, reason: "CALLER_UNKNOWN", message: "the caller is not known; present the identity that this server's operator configured"}
-	}
-	plan, err := s.planner.plan(sh, request, options)
-	if err != nil {
-		return nil, err
-	}
-	plan.Caller = who
-	return plan, nil
-}
-
-// failed returns the failure of a fetch that was carried out; nil if err is not
-// one.
-func (s *Server) failed(ctx context.Context, err error) *fetch.Failure {
-	var f *fetch.Failure
-	if !errors.As(err, &f) {
-		return nil
-	}
-	if f.Reason == fetch.ReasonInternalFault {
-		s.log.ErrorContext(ctx, "a fetch failed by fetchgate's own fault", "message", f.Message, "cause", f.Cause)
-	}
-	return f
+	return s.recorded(stream.Context(), "StreamFetch", func(c *call) error { return c.stream(m, stream) })
 }
 
 // refused turns the error of a fetch that was not carried out into a status.
@@ -216,5 +175,9 @@ func (s *Server) refused(ctx context.Context, err error) error {
 		return err // the stream's own
 	}
 	s.log.ErrorContext(ctx, "a fetch ended in an error without a class", "err", err)
-	return &refusal{code: codes.Internal, reason: string(fetch.ReasonInternalFault), message: "fetchgate failed in a way that it does not know; report it"}
+	return errUnknownFault
+}
+
+var errUnknownFault = &refusal{
+	code: codes.Internal, reason: string(fetch.ReasonInternalFault), message: "fetchgate failed in a way that it does not know; report it",
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
 )
 
 // Callers' libraries take answers of 4 MiB unless they are told otherwise. A part
@@ -23,11 +25,13 @@ const (
 
 // wholeSink gathers a response into one message.
 type wholeSink struct {
-	pool     mem.BufferPool
+	held     *held
 	max      int64 // bytes of body
 	response fetchgatev1.HttpResponse
-	body     *[]byte // from pool; its length is what it holds
+	body     *[]byte // from held; its length is what it holds
 	expected int64   // bytes of body, where the head says it
+	refused  *limit.Refused
+	spare    [1]byte // lent when there is no memory, so that Data can say so
 }
 
 func (s *wholeSink) Interim(h fetch.Head) error {
@@ -53,29 +57,41 @@ func (s *wholeSink) Head(h fetch.Head, url string) error {
 // the body lies in one piece without being copied at the end.
 func (s *wholeSink) Buffer() []byte {
 	if s.body == nil {
-		s.body = s.pool.Get(int(max(firstBytes, min(s.expected, s.max, maxFirstBytes))))
+		if s.body, s.refused = s.held.take(int(max(firstBytes, min(s.expected, s.max, maxFirstBytes)))); s.refused != nil {
+			return s.spare[:0]
+		}
 		*s.body = (*s.body)[:0]
 	}
 	if len(*s.body) == cap(*s.body) {
-		s.grow()
+		if s.refused = s.grow(); s.refused != nil {
+			return s.spare[:0]
+		}
 	}
 	return (*s.body)[len(*s.body):]
 }
 
 // grow makes room for as much as the head says, or else for four times as much
 // as there is. Nobody asks for room beyond max.
-func (s *wholeSink) grow() {
+func (s *wholeSink) grow() *limit.Refused {
 	old := s.body
 	want := s.expected
 	if held := int64(len(*old)); want <= held {
 		want = 4 * held
 	}
-	s.body = s.pool.Get(int(min(want, s.max)))
+	larger, refused := s.held.take(int(min(want, s.max)))
+	if refused != nil {
+		return refused
+	}
+	s.body = larger
 	*s.body = append((*s.body)[:0], *old...)
-	s.pool.Put(old)
+	s.held.Put(old)
+	return nil
 }
 
 func (s *wholeSink) Data(b []byte, _ bool) error {
+	if s.refused != nil {
+		return heldTooMuch(s.refused)
+	}
 	*s.body = (*s.body)[:len(*s.body)+len(b)]
 	return nil
 }
@@ -90,21 +106,21 @@ func (s *wholeSink) take() mem.Buffer {
 	b := s.body
 	s.body = nil
 	if len(*b) == 0 {
-		s.pool.Put(b)
+		s.held.Put(b)
 		return nil
 	}
-	return mem.NewBuffer(b, s.pool)
+	return mem.NewBuffer(b, s.held)
 }
 
-// oversize is the failure of a response that is within each of its limits and
-// does not fit into one message all the same, as an operator's limits on heads
-// can have it; nil if it fits.
-func (s *wholeSink) oversize() error {
-	size := proto.Size(&s.response)
+// fit makes the response fit into one message, though each of its parts is
+// within its own limit: the heads before the final one are left out first. The
+// error is the failure of one that does not fit even so.
+func (s *wholeSink) fit(report *fetch.Report) error {
+	room := maxResponseBytes
 	if s.body != nil {
-		size += len(*s.body)
+		room -= len(*s.body)
 	}
-	if size <= maxResponseBytes {
+	if s.cut(room, report) >= 0 {
 		return nil
 	}
 	f := fetch.Fail(fetch.ReasonResponseTooLarge, "the heads and the body together do not fit into one message of 4 MiB; use StreamFetch", nil)
@@ -112,18 +128,35 @@ func (s *wholeSink) oversize() error {
 	return f
 }
 
-// partial returns what had arrived, for a failure; nil if nothing had. Where it
-// does not fit into one message, interim heads are left out and the body is cut.
-func (s *wholeSink) partial() *fetchgatev1.HttpResponse {
+// cut leaves out heads before the final one, the first one first, until the
+// rest without the body fits into room, and returns what is left of it.
+func (s *wholeSink) cut(room int, report *fetch.Report) int {
+	room -= proto.Size(&s.response)
+	for room < 0 && len(s.response.Interim) > 0 {
+		room += proto.Size(s.response.Interim[0])
+		s.response.Interim = s.response.Interim[1:]
+		report.HistoryCut++
+	}
+	for room < 0 && len(s.response.History) > 0 {
+		room += proto.Size(s.response.History[0])
+		s.response.History = s.response.History[1:]
+		report.HistoryCut++
+	}
+	return room
+}
+
+// partial returns what had arrived, for a failure; nil if nothing had. What
+// does not fit into one message is left out, of the body its end.
+func (s *wholeSink) partial(f *fetch.Failure, report *fetch.Report) *fetchgatev1.HttpResponse {
 	defer s.discard()
-	if s.response.Head == nil && len(s.response.History) == 0 && len(s.response.Interim) == 0 {
+	if s.response.Head == nil && len(s.response.History) == 0 && len(s.response.Interim) == 0 && f.Last == nil {
 		return nil
 	}
-	room := maxResponseBytes - proto.Size(&s.response)
-	if room < 0 {
-		s.response.Interim = nil
-		room = maxResponseBytes - proto.Size(&s.response)
+	if last := f.Last; last != nil {
+		s.response.Head = headMessage(last.Head, last.URL)
+		s.response.Body = last.Body
 	}
+	room := s.cut(maxResponseBytes, report)
 	if s.body != nil {
 		s.response.Body = slices.Clone((*s.body)[:min(len(*s.body), max(room, 0))])
 	}
@@ -133,7 +166,7 @@ func (s *wholeSink) partial() *fetchgatev1.HttpResponse {
 // discard gives the body's buffer back.
 func (s *wholeSink) discard() {
 	if s.body != nil {
-		s.pool.Put(s.body)
+		s.held.Put(s.body)
 		s.body = nil
 	}
 }
@@ -144,37 +177,67 @@ type sender interface{ SendMsg(m any) error }
 // streamSink sends a response as messages of a stream. It owns one goroutine,
 // which sends while the next message is filled; close waits for it.
 type streamSink struct {
+	ctx    context.Context
 	stream sender
-	pool   mem.BufferPool
+	held   *held
+	stall  time.Duration
 	// queue holds nothing: a body waits in the buffer that is being filled. So a
 	// stream whose caller stalls keeps that, the message that is being sent, and
 	// what gRPC took before: messages of 64 KiB together, and one more.
 	queue   chan any
 	done    chan struct{}
 	late    chan struct{} // closed when the caller is not waited for any more
+	tooLate atomic.Pointer[refusal]
 	failed  atomic.Pointer[error]
 	sending atomic.Int32
 	lent    *[]byte // what Buffer lent and Data has not taken
 	offset  int64
+	// refuse is why Data takes nothing more.
+	refuse error
+	spare  [1]byte // lent then, so that Data can say so
 }
 
-func newStreamSink(stream sender, pool mem.BufferPool) *streamSink {
-	s := &streamSink{stream: stream, pool: pool, queue: make(chan any), done: make(chan struct{}), late: make(chan struct{})}
+// newStreamSink returns a sink that waits at most stall for a caller that does
+// not read, and not beyond ctx, which is that of the stream.
+func newStreamSink(ctx context.Context, stream sender, h *held, stall time.Duration) *streamSink {
+	s := &streamSink{ctx: ctx, stream: stream, held: h, stall: stall, queue: make(chan any), done: make(chan struct{}), late: make(chan struct{})}
 	go s.send()
 	return s
 }
 
-// errNotRead ends a stream whose caller does not read it.
-var errNotRead = &refusal{
-	code: codes.DeadlineExceeded, reason: string(fetch.ReasonTotalTimeout),
-	message: "the caller did not read the stream to its end within the total timeout; what it has is not whole",
-}
+// Why a stream whose caller does not read it ends.
+var (
+	errNotRead = &refusal{
+		code: codes.DeadlineExceeded, reason: string(fetch.ReasonTotalTimeout),
+		message: "the caller did not read the stream to its end within the total timeout; what it has is not whole",
+	}
+	errStalled = &refusal{
+		code: codes.DeadlineExceeded, reason: reasonOverloaded,
+		message: "the caller read nothing of the stream for as long as limits.caller_stall allows; what it has is not whole",
+	}
+)
 
 // waitAtMost bounds how long the sink waits for a caller that does not read.
 // Beyond it push and close fail, and the message that is being sent is left to
 // the stream, which ends with its handler. The result stops the clock.
 func (s *streamSink) waitAtMost(d time.Duration) (stop func() bool) {
-	return time.AfterFunc(d, func() { close(s.late) }).Stop
+	return time.AfterFunc(d, func() { s.giveUp(errNotRead) }).Stop
+}
+
+// giveUp ends all waiting for the caller.
+func (s *streamSink) giveUp(why *refusal) {
+	if s.tooLate.CompareAndSwap(nil, why) {
+		close(s.late)
+	}
+}
+
+// givenUp tells that the sink did not wait for its caller.
+func (s *streamSink) givenUp() bool { return s.tooLate.Load() != nil }
+
+// patience gives up on a caller that reads nothing for stall. The result stops
+// the clock.
+func (s *streamSink) patience() (stop func() bool) {
+	return time.AfterFunc(s.stall, func() { s.giveUp(errStalled) }).Stop
 }
 
 // send is the goroutine of a streamSink.
@@ -207,23 +270,30 @@ func (s *streamSink) push(m any) error {
 	select {
 	case s.queue <- m:
 		return nil
+	default:
+	}
+	defer s.patience()()
+	select {
+	case s.queue <- m:
+		return nil
 	case <-s.late:
 		s.sending.Add(-1)
 		free(m)
-		return errNotRead
+		return s.tooLate.Load()
 	}
 }
 
-// close waits until all is sent and ends the goroutine, at once or, if it fails
-// with errNotRead, with the stream.
+// close waits until all is sent and ends the goroutine, at once or, if it was
+// given up, with the stream.
 func (s *streamSink) close() error {
 	close(s.queue)
+	defer s.patience()()
 	select {
 	case <-s.done:
 	case <-s.late:
 	}
 	if s.lent != nil {
-		s.pool.Put(s.lent)
+		s.held.Put(s.lent)
 		s.lent = nil
 	}
 	if err := s.failed.Load(); err != nil {
@@ -233,7 +303,7 @@ func (s *streamSink) close() error {
 	case <-s.done:
 		return nil
 	default:
-		return errNotRead
+		return s.tooLate.Load()
 	}
 }
 
@@ -249,33 +319,91 @@ func (s *streamSink) Head(h fetch.Head, url string) error {
 	return s.push(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Head{Head: headMessage(h, url)}})
 }
 
+// maxStreamBytes is the most memory that one stream has out: a message that
+// gRPC has not sent and the next one.
+const maxStreamBytes = 2 * dataBytes
+
 func (s *streamSink) Buffer() []byte {
-	if s.lent == nil {
-		s.lent = s.pool.Get(dataBytes)
+	if s.lent == nil && s.refuse == nil {
+		s.lent = s.take(dataBytes)
+	}
+	if s.refuse != nil {
+		return s.spare[:0]
 	}
 	return (*s.lent)[:0]
 }
 
+// take lends a buffer of length n once the stream has no more than
+// maxStreamBytes out with it. It returns nil, and notes why, if there is no
+// memory or the caller is not waited for any more.
+func (s *streamSink) take(n int) *[]byte {
+	if !s.hasRoom(n) && !s.awaitRoom(n) {
+		return nil
+	}
+	b, refused := s.held.take(n)
+	if refused != nil {
+		s.refuse = heldTooMuch(refused)
+		return nil
+	}
+	return b
+}
+
+func (s *streamSink) hasRoom(n int) bool {
+	return s.held.bytes.Load()+int64(buffers.size(n)) <= maxStreamBytes
+}
+
+// awaitRoom waits until gRPC has sent enough of what is out.
+func (s *streamSink) awaitRoom(n int) bool {
+	defer s.patience()()
+	for !s.hasRoom(n) {
+		select {
+		case <-s.held.returned:
+		case <-s.ctx.Done():
+			s.refuse = s.ctx.Err()
+			return false
+		case <-s.late:
+			s.refuse = s.tooLate.Load()
+			return false
+		}
+	}
+	return true
+}
+
 func (s *streamSink) Data(b []byte, _ bool) error {
+	body := s.taken(b)
+	if s.refuse != nil {
+		return s.refuse
+	}
 	data := &fetchgatev1.Data{OffsetBytes: s.offset}
 	s.offset += int64(len(b))
 	return s.push(&dataReply{
 		StreamFetchResponse: &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Data{Data: data}},
-		body:                s.taken(b),
+		body:                body,
 	})
 }
 
-// taken returns b as the body of a message. gRPC bounds what it queues for a
-// stalled caller by bytes, not by messages, so a small message must not keep a
-// large buffer: a caller that does not read could have thousands of them.
+// taken returns b as the body of a message, unless there is no memory for it.
+// A small message gets a buffer of its size: gRPC bounds what it queues for a
+// stalled caller by bytes, and would keep large buffers with little in them.
 func (s *streamSink) taken(b []byte) mem.Buffer {
-	if len(b) <= dataBytes/4 {
-		return mem.Copy(b, s.pool)
+	if s.refuse != nil {
+		return nil
 	}
-	buffer := s.lent
+	if len(b) > dataBytes/4 {
+		buffer := s.lent
+		s.lent = nil
+		*buffer = b
+		return mem.NewBuffer(buffer, s.held)
+	}
+	small := s.take(len(b))
+	if small == nil {
+		return nil
+	}
+	copy(*small, b)
+	// Until more comes the stream keeps nothing.
+	s.held.Put(s.lent)
 	s.lent = nil
-	*buffer = b
-	return mem.NewBuffer(buffer, s.pool)
+	return mem.NewBuffer(small, s.held)
 }
 
 func (s *streamSink) Sending() bool { return s.sending.Load() > 0 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -55,7 +56,7 @@ func TestWholeSinkKeepsEveryByte(t *testing.T) {
 			for _, said := range []int{-1, size, size / 3, 2*size + 1, 1 << 40} {
 				for _, atOnce := range []int{3 << 20, 10_007} {
 					pool := newLedger(t)
-					sink := &wholeSink{pool: pool, max: 3 << 20}
+					sink := &wholeSink{held: accounted(t, pool), max: 3 << 20}
 					if err := sink.Head(headOf(said), ""); err != nil {
 						t.Fatal(err)
 					}
@@ -73,7 +74,7 @@ func TestWholeSinkKeepsEveryByte(t *testing.T) {
 // TestWholeSinkWithoutABody: a buffer that nothing was written to comes back.
 func TestWholeSinkWithoutABody(t *testing.T) {
 	pool := newLedger(t)
-	sink := &wholeSink{pool: pool, max: 3 << 20}
+	sink := &wholeSink{held: accounted(t, pool), max: 3 << 20}
 	if sink.take() != nil {
 		t.Error("no body has a buffer")
 	}
@@ -86,7 +87,7 @@ func TestWholeSinkWithoutABody(t *testing.T) {
 
 func checkWholeBody(t *testing.T, sink *wholeSink, want []byte, said int) {
 	t.Helper()
-	pool := sink.pool.(*ledger)
+	pool := sink.held.pool.(*ledger)
 	if count, size := pool.held(); count > 1 || size > max(firstBytes, 16*len(want), min(said, maxFirstBytes)) {
 		t.Errorf("%d buffers of %d bytes hold %d", count, size, len(want))
 	}
@@ -123,7 +124,7 @@ func TestWholeSinkTakesTheHeadAtItsWord(t *testing.T) {
 		{1 << 40, 512<<10 + 1, 4 << 20},
 	} {
 		pool := newLedger(t)
-		sink := &wholeSink{pool: pool, max: 3 << 20}
+		sink := &wholeSink{held: accounted(t, pool), max: 3 << 20}
 		if err := sink.Head(headOf(c.said), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +144,7 @@ func TestWholeSinkTakesTheHeadAtItsWord(t *testing.T) {
 func TestWholeSinkOfASmallMaximum(t *testing.T) {
 	for _, most := range []int{1, 4 << 10, 4<<10 + 1, 32<<10 + 1, 128<<10 + 1, 512<<10 + 1} {
 		pool := newLedger(t)
-		sink := &wholeSink{pool: pool, max: int64(most)}
+		sink := &wholeSink{held: accounted(t, pool), max: int64(most)}
 		if err := sink.Head(headOf(1<<40), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +160,7 @@ func TestWholeSinkOfASmallMaximum(t *testing.T) {
 }
 
 func TestWholeSinkGathersTheHeads(t *testing.T) {
-	sink := &wholeSink{pool: newLedger(t), max: 1}
+	sink := &wholeSink{held: accounted(t, newLedger(t)), max: 1}
 	h := fetch.Head{Protocol: "HTTP/1.1", Status: 103, Reason: []byte("\xff"), Fields: []fetch.Field{{Name: "Link", Value: []byte("a")}}}
 	for _, err := range []error{sink.Interim(h), sink.Interim(h), sink.Hop(h, "http://a/"), sink.Head(h, "http://b/#c")} {
 		if err != nil {
@@ -178,8 +179,8 @@ func TestWholeSinkGathersTheHeads(t *testing.T) {
 // TestPartial: a failure has what arrived, in memory of its own.
 func TestPartial(t *testing.T) {
 	pool := newLedger(t)
-	sink := &wholeSink{pool: pool, max: 3 << 20}
-	if sink.partial() != nil {
+	sink := &wholeSink{held: accounted(t, pool), max: 3 << 20}
+	if sink.partial(&fetch.Failure{}, &fetch.Report{}) != nil {
 		t.Error("nothing arrived, and there is a response")
 	}
 	if err := sink.Head(headOf(-1), ""); err != nil {
@@ -188,17 +189,17 @@ func TestPartial(t *testing.T) {
 	if err := give(t, sink, []byte("pre"), 1); err != nil {
 		t.Fatal(err)
 	}
-	got := sink.partial()
+	got := sink.partial(&fetch.Failure{}, &fetch.Report{})
 	pool.settled()
 	if string(got.GetBody()) != "pre" || got.GetHead().GetStatus() != 200 {
 		t.Errorf("what arrived is %v", got)
 	}
 
-	early := &wholeSink{pool: pool, max: 3 << 20}
+	early := &wholeSink{held: accounted(t, pool), max: 3 << 20}
 	if err := early.Interim(fetch.Head{Status: 103}); err != nil {
 		t.Fatal(err)
 	}
-	if got := early.partial(); len(got.GetInterim()) != 1 || got.GetHead() != nil {
+	if got := early.partial(&fetch.Failure{}, &fetch.Report{}); len(got.GetInterim()) != 1 || got.GetHead() != nil {
 		t.Errorf("before the head arrived %v", got)
 	}
 }
@@ -216,6 +217,7 @@ type stubStream struct {
 	// memory of messages, as gRPC does until the caller reads.
 	stall   chan error
 	keep    bool
+	mu      sync.Mutex // of events
 	events  []event
 	sending atomic.Int32
 }
@@ -243,20 +245,25 @@ func (s *stubStream) SendMsg(m any) error {
 			return err
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.events = append(s.events, e)
 	return nil
 }
 
 // read lets go of the messages that were kept.
 func (s *stubStream) read() {
-	for _, e := range s.events {
-		e.wire.Free()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.events {
+		s.events[i].wire.Free()
+		s.events[i].wire = nil
 	}
 }
 
 func TestStreamSinkKeepsTheOrder(t *testing.T) {
 	stream, pool := &stubStream{t: t}, newLedger(t)
-	sink := newStreamSink(stream, pool)
+	sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
 	h := func(status int) fetch.Head { return fetch.Head{Status: status} }
 	body := pattern(1 << 20)
 	for _, err := range []error{
@@ -291,7 +298,7 @@ func TestStreamSinkKeepsTheOrder(t *testing.T) {
 func TestStreamSinkSendsOneWhileTheNextIsFilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stream, pool := &stubStream{t: t, stall: make(chan error)}, newLedger(t)
-		sink := newStreamSink(stream, pool)
+		sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
 		if sink.Sending() {
 			t.Error("nothing was given, and it is being sent")
 		}
@@ -328,7 +335,7 @@ func TestStreamSinkSendsOneWhileTheNextIsFilled(t *testing.T) {
 func TestStreamSinkEndsWithItsStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stream, pool := &stubStream{t: t, stall: make(chan error)}, newLedger(t)
-		sink := newStreamSink(stream, pool)
+		sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
 		broken := errors.New("the caller has gone")
 		ended := make(chan error)
 		go func() {
@@ -359,38 +366,78 @@ func TestStreamSinkEndsWithItsStream(t *testing.T) {
 	})
 }
 
-// TestStalledStreamsKeepLittle: gRPC takes messages of 64 KiB together from a
-// stream whose caller does not read. They must not keep many times as much.
+// TestStalledStreamsKeepLittle: a stream whose caller does not read keeps 256 KiB
+// at most, however its messages are cut, and goes on when the caller reads.
 func TestStalledStreamsKeepLittle(t *testing.T) {
-	const quota = 64 << 10
 	for _, size := range []int{1, 20, 1 << 10, 1<<10 + 1, 4 << 10, 4<<10 + 1, 32 << 10, 32<<10 + 1, dataBytes} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			stream, pool := &stubStream{t: t, keep: true}, newLedger(t)
-			sink := newStreamSink(stream, pool)
-			const framing = 20 // bytes beside the body, at the least
-			b := pattern(size)
-			for range max(1, quota/(size+framing)) {
-				if err := give(t, sink, b, size); err != nil {
-					t.Fatal(err)
+			synctest.Test(t, func(t *testing.T) {
+				stream, pool := &stubStream{t: t, keep: true}, newLedger(t)
+				sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
+				const messages = 300
+				ended := make(chan error)
+				go func() {
+					var err error
+					for range messages {
+						if err = give(t, sink, pattern(size), size); err != nil {
+							break
+						}
+					}
+					ended <- err
+				}()
+				var err error
+				for waiting := true; waiting; {
+					synctest.Wait()
+					select {
+					case err = <-ended:
+						waiting = false
+					default:
+						stream.read()
+					}
 				}
-			}
-			_, held := pool.held()
-			if err := sink.close(); err != nil {
-				t.Fatal(err)
-			}
-			if most := 8*quota + dataBytes; held > most {
-				t.Errorf("messages of %d bytes keep %d bytes of buffers, want at most %d", quota, held, most)
-			}
-			stream.read()
-			pool.settled()
+				if closed := sink.close(); err != nil || closed != nil {
+					t.Fatal(err, closed)
+				}
+				stream.read()
+				if pool.most > maxStreamBytes {
+					t.Errorf("messages of %d bytes keep %d bytes of buffers, want at most %d", size, pool.most, maxStreamBytes)
+				}
+				if len(stream.events) != messages {
+					t.Errorf("%d messages came, want %d", len(stream.events), messages)
+				}
+				pool.settled()
+			})
 		})
 	}
+}
+
+// TestStallEndsAStream: a caller that reads nothing is waited for as long as the
+// stall allows, wherever the sink waits, and what is kept comes back with the
+// stream.
+func TestStallEndsAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream, pool := &stubStream{t: t, keep: true}, newLedger(t)
+		sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Minute)
+		start := time.Now()
+		var err error
+		for err == nil {
+			err = give(t, sink, pattern(dataBytes), dataBytes)
+		}
+		if err != errStalled || time.Since(start) != time.Minute || !sink.givenUp() {
+			t.Errorf("it ended with %v after %v", err, time.Since(start))
+		}
+		if err := sink.close(); err != errStalled {
+			t.Errorf("close gives %v", err)
+		}
+		stream.read()
+		pool.settled()
+	})
 }
 
 // TestStreamSinkWithoutAResponse: a sink that nothing was written to ends.
 func TestStreamSinkWithoutAResponse(t *testing.T) {
 	stream, pool := &stubStream{t: t}, newLedger(t)
-	if err := newStreamSink(stream, pool).close(); err != nil || len(stream.events) > 0 {
+	if err := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour).close(); err != nil || len(stream.events) > 0 {
 		t.Errorf("%d messages were sent, error %v", len(stream.events), err)
 	}
 }
@@ -400,7 +447,7 @@ func TestStreamSinkWithoutAResponse(t *testing.T) {
 func TestStreamSinkGivesUpOnItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stream, pool := &stubStream{t: t, stall: make(chan error)}, newLedger(t)
-		sink := newStreamSink(stream, pool)
+		sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
 		sink.waitAtMost(time.Minute)
 		start := time.Now()
 		if err := give(t, sink, pattern(dataBytes), dataBytes); err != nil {

@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
 	"github.com/fetchgate/fetchgate/service/policy"
 )
 
@@ -99,7 +101,7 @@ func serverOver(t testing.TB, transport fetch.Transport, limits fetch.Limits) *S
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(engine.New(transport, rules), Options{Limits: limits, UserAgent: "fetchgate/test", Generation: 7})
+	return New(engine.New(transport, rules, limit.NewRetryBudget(0.2, 10)), Options{Policy: rules, Limits: limits, UserAgent: "fetchgate/test", Generation: 7})
 }
 
 // asked is the context of an RPC whose caller is known.
@@ -200,4 +202,22 @@ func typicalTransport(bodyBytes int) *instant {
 		t.head.Fields = append(t.head.Fields, fetch.Field{Name: name, Value: []byte("a value of usual length")})
 	}
 	return t
+}
+
+// accounted is memory of a pool that counts against a server's limits. What was
+// counted and not given back fails the test.
+func accounted(t testing.TB, pool mem.BufferPool) *held {
+	t.Helper()
+	admission := limit.NewAdmission(fetch.DefaultLimits())
+	lease, refused := admission.Admit("shop", netip.Addr{})
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	t.Cleanup(func() {
+		lease.Done()
+		if live, bytes := admission.Load(); live != 0 || bytes != 0 {
+			t.Errorf("%d fetches and %d bytes are still counted", live, bytes)
+		}
+	})
+	return newHeld(pool, lease)
 }

@@ -885,16 +885,19 @@ type RetryPolicy struct {
 	MaxAttempts *int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
 	// The conditions. Empty: those of the default.
 	Conditions []RetryCondition `protobuf:"varint,2,rep,packed,name=conditions,proto3,enum=fetchgate.v1.RetryCondition" json:"conditions,omitempty"`
-	// Statuses for RETRIABLE_STATUS_CODES, 100 to 999.
+	// Statuses for RETRIABLE_STATUS_CODES, 100 to 999, at most 50. Without the
+	// condition, or the condition without them: refused.
 	Statuses []int32 `protobuf:"varint,3,rep,packed,name=statuses,proto3" json:"statuses,omitempty"`
-	// Field names for RETRIABLE_HEADERS.
+	// Field names for RETRIABLE_HEADERS, at most 50 of 256 bytes. Without the
+	// condition, or the condition without them: refused.
 	ResponseHeaders []string `protobuf:"bytes,4,rep,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty"`
-	// The methods that may be sent again after bytes of the request left. Empty:
-	// the idempotent ones (RFC 9110 section 9.2.2).
+	// The methods that may be sent again after bytes of the request left, at most
+	// 50. Empty: the idempotent ones (RFC 9110 section 9.2.2).
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// The most retries of each kind. Unset: only max_attempts counts.
 	Counts *RetryCounts `protobuf:"bytes,6,opt,name=counts,proto3" json:"counts,omitempty"`
-	// The wait before attempt 2. Default 25 ms, maximum 30 s, above clamped.
+	// The wait before attempt 2. Default 25 ms, maximum 30 s, above clamped; 0
+	// does not wait, below 0 refused.
 	BackoffBase *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff_base,json=backoffBase,proto3,oneof" json:"backoff_base,omitempty"`
 	// What the wait is multiplied by for each further attempt. Default 2, 1 to 10,
 	// else refused.
@@ -905,7 +908,7 @@ type RetryPolicy struct {
 	// the whole wait.
 	BackoffJitter *float64 `protobuf:"fixed64,10,opt,name=backoff_jitter,json=backoffJitter,proto3,oneof" json:"backoff_jitter,omitempty"`
 	// Whether Retry-After (RFC 9110 section 10.2.3) replaces the wait. Default
-	// true.
+	// true. One that asks for no wait at all is answered with the usual one.
 	RespectRetryAfter *bool `protobuf:"varint,11,opt,name=respect_retry_after,json=respectRetryAfter,proto3,oneof" json:"respect_retry_after,omitempty"`
 	// The longest Retry-After to wait for; a longer one ends the fetch now with
 	// the response. Default 30 s, maximum 5 min, above clamped.
@@ -1171,16 +1174,17 @@ func (x *HedgePolicy) GetMaxConcurrent() int32 {
 // decided by policy anew; credentials never leave their origin.
 type RedirectPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most redirects. 0 returns the 3xx response itself. Default 10, maximum
-	// 30, above clamped; below 0 refused.
+	// The most redirects. 0 returns the 3xx response itself. Default 10, or as
+	// many as the profile's library follows: REQUESTS 30, URLLIB3 3, HTTPX 20,
+	// AIOHTTP 9. Maximum 30, above clamped; below 0 refused.
 	MaxRedirects *int32 `protobuf:"varint,1,opt,name=max_redirects,json=maxRedirects,proto3,oneof" json:"max_redirects,omitempty"`
 	// Whose rules apply. Default FETCH.
 	Profile *RedirectProfile `protobuf:"varint,2,opt,name=profile,proto3,enum=fetchgate.v1.RedirectProfile,oneof" json:"profile,omitempty"`
-	// Names of fields to keep when a redirect leaves the origin. Authorization,
-	// Cookie and Proxy-Authorization are refused here.
+	// Names of fields to keep when a redirect leaves the origin, at most 100.
+	// Authorization, Cookie and Proxy-Authorization are refused here.
 	KeepFields []string `protobuf:"bytes,3,rep,name=keep_fields,json=keepFields,proto3" json:"keep_fields,omitempty"`
 	// Names of fields to drop when a redirect leaves the origin, beyond those
-	// that are dropped anyway.
+	// that are dropped anyway; at most 100.
 	RemoveFields  []string `protobuf:"bytes,4,rep,name=remove_fields,json=removeFields,proto3" json:"remove_fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1043,7 +1043,7 @@ type Limits struct {
 	MaxLiveFetchesPerPeer *int32 `protobuf:"varint,19,opt,name=max_live_fetches_per_peer,json=maxLiveFetchesPerPeer,proto3,oneof" json:"max_live_fetches_per_peer,omitempty"`
 	// The most bytes of requests and answers that are held at once. Default: a
 	// quarter of the memory that the process may use, or 1073741824 where that is
-	// not known; at least 16777216.
+	// not known; 16777216 to 1099511627776.
 	MaxHeldBytes *int64 `protobuf:"varint,20,opt,name=max_held_bytes,json=maxHeldBytes,proto3,oneof" json:"max_held_bytes,omitempty"`
 	// The most redirects of requests that do not say. Default 10, 0 to 30.
 	MaxRedirects *int32 `protobuf:"varint,21,opt,name=max_redirects,json=maxRedirects,proto3,oneof" json:"max_redirects,omitempty"`
@@ -1765,7 +1765,7 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\vUpstreamTls\x12)\n" +
 	"\bca_files\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x10\x01R\acaFiles\x122\n" +
 	"\vmin_version\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x031.2R\x031.3R\n" +
-	"minVersion\"\xce\x12\n" +
+	"minVersion\"\xd5\x12\n" +
 	"\x06Limits\x12?\n" +
 	"\x13max_response_fields\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x80 (\x01H\x00R\x11maxResponseFields\x88\x01\x01\x12J\n" +
@@ -1791,9 +1791,8 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x0fmax_connections\x18\x10 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\rR\x0emaxConnections\x88\x01\x01\x12:\n" +
 	"\x10max_live_fetches\x18\x11 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x0eR\x0emaxLiveFetches\x88\x01\x01\x12N\n" +
 	"\x1bmax_live_fetches_per_caller\x18\x12 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x0fR\x17maxLiveFetchesPerCaller\x88\x01\x01\x12J\n" +
-	"\x19max_live_fetches_per_peer\x18\x13 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x10R\x15maxLiveFetchesPerPeer\x88\x01\x01\x125\n" +
-	"\x0emax_held_bytes\x18\x14 \x01(\x03B\n" +
-	"\xbaH\a\"\x05(\x80\x80\x80\bH\x11R\fmaxHeldBytes\x88\x01\x01\x123\n" +
+	"\x19max_live_fetches_per_peer\x18\x13 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x10R\x15maxLiveFetchesPerPeer\x88\x01\x01\x12<\n" +
+	"\x0emax_held_bytes\x18\x14 \x01(\x03B\x11\xbaH\x0e\"\f\x18\x80\x80\x80\x80\x80 (\x80\x80\x80\bH\x11R\fmaxHeldBytes\x88\x01\x01\x123\n" +
 	"\rmax_redirects\x18\x15 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x1e(\x00H\x12R\fmaxRedirects\x88\x01\x01\x121\n" +
 	"\fmax_attempts\x18\x16 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\n" +
 	"(\x01H\x13R\vmaxAttempts\x88\x01\x01\x12J\n" +

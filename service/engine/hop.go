@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/policy"
+	"github.com/fetchgate/fetchgate/service/redirect"
+)
+
+// arrived is a response whose body has not been read.
+type arrived struct {
+	resp  *fetch.Response
+	url   string
+	began time.Time
+	// stop ends the context that the body is read under.
+	stop context.CancelCauseFunc
+}
+
+// end closes the body and notes how long the hop took, the last of a.
+func (g *arrived) end(a *fetch.Attempt) {
+	g.resp.Body.Close()
+	g.stop(nil)
+	a.Hops[len(a.Hops)-1].Facts.Times.Total = time.Since(g.began)
+}
+
+// hops goes from redirect to redirect until a response is final. Each hop is
+// decided, dialed and given its cookies anew.
+func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
+	next := redirect.Hop{
+		Method: r.plan.Method, Destination: r.plan.Destination, Fields: r.plan.Fields, Body: r.plan.Source != nil,
+	}
+	for {
+		got, err := r.hop(ctx, a, next)
+		if err != nil {
+			return nil, r.classed(ctx, err, a)
+		}
+		if r.plan.Redirect.Max == 0 {
+			return got, nil
+		}
+		following, err := redirect.Next(r.plan.Redirect, next, got.resp.Head)
+		switch {
+		case err == nil && following == nil:
+			return got, nil
+		case err == nil && len(a.Hops) > r.plan.Redirect.Max:
+			err = tooManyRedirects(a, *following, r.plan.Redirect.Max)
+		}
+		if err != nil {
+			err = r.classed(ctx, r.withLast(err, got), a)
+			got.end(a)
+			return nil, err
+		}
+		r.before.add(prelude{head: got.resp.Head, url: got.url, hop: true}, r.report)
+		got.discard()
+		got.end(a)
+		r.report.Redirects++
+		next = *following
+	}
+}
+
+// tooManyRedirects is the failure of a chain that goes on beyond most. A chain
+// that was where it leads is a loop.
+func tooManyRedirects(a *fetch.Attempt, next redirect.Hop, most int) *fetch.Failure {
+	for i := range a.Hops {
+		if h := &a.Hops[i]; h.Method == next.Method && h.Destination.Origin == next.Destination.Origin && h.Destination.Target == next.Destination.Target {
+			return fetch.Fail(fetch.ReasonRedirectLoop, fmt.Sprintf("after %d redirects the upstream leads to a URL again that it redirected before", most), nil)
+		}
+	}
+	f := fetch.Fail(fetch.ReasonTooManyRedirects, fmt.Sprintf("the upstream redirects more than %d times; raise options.redirect.max_redirects, or set it to 0 to get the redirect itself", most), nil)
+	f.LimitHit = &fetch.LimitHit{Limit: "max_redirects", Max: int64(most)}
+	return f
+}
+
+// hop is one request and response: decide, send, note.
+func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got *arrived, err error) {
+	began := time.Now()
+	a.Hops = append(a.Hops, fetch.Hop{Destination: next.Destination, Method: next.Method, Start: began})
+	h := &a.Hops[len(a.Hops)-1]
+	defer func() { h.Facts.Times.Total = time.Since(began) }()
+
+	decision := r.engine.policy.Decide(r.plan.Caller, h.Method, h.Destination)
+	h.Rule, r.report.Rule = decision.Rule, decision.Rule
+	if decision.Denied == nil {
+		decision.Denied = downgrade(a, decision)
+	}
+	if decision.Denied != nil {
+		return nil, decision.Denied
+	}
+	if a.Number == 1 {
+		r.engine.budget.Sent(r.plan.Caller.Name, h.Destination.Origin)
+	}
+	req, err := r.request(next, decision)
+	if err != nil {
+		return nil, err
+	}
+	var interim interimHeads
+	if r.plan.Response.Interim {
+		req.Interim = interim.add
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	resp, facts, err := r.engine.transport.RoundTrip(ctx, req)
+	h.Facts = facts
+	if err == nil {
+		h.Status, r.left = resp.Status, true
+	}
+	if tooLarge := r.keepInterim(&interim); err == nil && tooLarge != nil {
+		resp.Body.Close()
+		err = tooLarge
+	}
+	if err != nil {
+		stop(nil)
+		return nil, err
+	}
+	r.jar.Store(h.Destination, resp.Fields, time.Now())
+	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop}, nil
+}
+
+// downgrade denies a redirect from https to http that the rule of its target
+// does not allow.
+func downgrade(a *fetch.Attempt, d policy.Decision) *fetch.Denied {
+	n := len(a.Hops)
+	if n < 2 || a.Hops[n-2].Destination.Scheme != "https" || a.Hops[n-1].Destination.Scheme != "http" || d.AllowDowngrade {
+		return nil
+	}
+	return &fetch.Denied{
+		Reason: fetch.ReasonDestinationDenied, Rule: d.Rule,
+		Message: "the redirect leads from https to http, where anybody on the way can read and change what is said",
+		Hint:    "Ask the upstream's owner to redirect to https, or the owner of the policy for dangerous_allow_downgrade.",
+	}
+}
+
+// request is what to send for a hop.
+func (r *run) request(next redirect.Hop, decision policy.Decision) (*fetch.Request, error) {
+	route := fetch.Route{
+		Partition:      r.partition(),
+		AddressProfile: decision.AddressProfile,
+		TLS:            r.plan.TLS,
+		Version:        r.plan.Version,
+		Allow:          decision.Allow,
+		FilterMixed:    decision.FilterMixed,
+		MaxDials:       r.plan.MaxDials,
+	}
+	d := next.Destination
+	req := &fetch.Request{
+		Method: next.Method, Scheme: d.Scheme, Host: d.Host, Port: d.Port, Target: []byte(d.Target),
+		Fields: r.fields(next, decision), Route: route.Sealed(d.Origin), Timeouts: r.plan.Timeouts,
+		Fresh: r.plan.Fresh || r.fresh, CloseAfter: r.plan.CloseAfter,
+	}
+	if r.plan.Source == nil || !next.Body {
+		return req, nil
+	}
+	b, err := r.plan.Source.Open()
+	if err != nil {
+		return nil, err
+	}
+	req.Body, req.Length = &countedBody{ReadCloser: b, n: &r.bodyTaken}, r.plan.Source.Length()
+	req.Framing = fetch.FramingLength
+	if req.Length < 0 {
+		req.Framing = fetch.FramingChunked
+	}
+	return req, nil
+}
+
+// fields are those of the hop, with the cookies of the jar behind the caller's
+// own, and the trace where the rule says so.
+func (r *run) fields(next redirect.Hop, decision policy.Decision) []fetch.Field {
+	fields := next.Fields
+	if cookies := r.jar.Value(next.Destination, time.Now()); cookies != nil {
+		fields = withCookies(fields, cookies)
+	}
+	if decision.SendTraceparent && r.plan.Traceparent != "" {
+		if _, given := fetch.Get(fields, "traceparent"); !given {
+			fields = append(slices.Clip(fields), fetch.Field{Name: "traceparent", Value: []byte(r.plan.Traceparent)})
+		}
+	}
+	return fields
+}
+
+// withCookies adds cookies to the Cookie field: there is one (RFC 6265 section
+// 5.4).
+func withCookies(fields []fetch.Field, cookies []byte) []fetch.Field {
+	for i, f := range fields {
+		if strings.EqualFold(f.Name, "Cookie") {
+			fields = slices.Clone(fields)
+			fields[i].Value = slices.Concat(f.Value, []byte("; "), cookies)
+			return fields
+		}
+	}
+	return append(slices.Clip(fields), fetch.Field{Name: "Cookie", Value: cookies})
+}
+
+// partition keeps the connections of an affinity apart from all others.
+func (r *run) partition() string {
+	if r.plan.Affinity == "" {
+		return ""
+	}
+	return r.plan.Caller.Name + "\x00" + r.plan.Affinity
+}
+
+// countedBody counts the bytes of a request body that a transport took.
+type countedBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (c *countedBody) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}

@@ -1,0 +1,108 @@
+package service
+
+import (
+	"context"
+	"math"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
+	"github.com/fetchgate/fetchgate/service/telemetry"
+	"github.com/fetchgate/fetchgate/service/transport"
+)
+
+// leastHeldBytes is the least that max_held_bytes is without a setting.
+const leastHeldBytes = 16 << 20
+
+// limitsOf returns the limits in force. What may be held follows from the memory
+// that the process may use, where that is known and the configuration says
+// nothing.
+func limitsOf(c *config.Loaded) fetch.Limits {
+	limits := c.Limits()
+	if most := debug.SetMemoryLimit(-1); most != math.MaxInt64 && c.Config.GetLimits().MaxHeldBytes == nil {
+		limits.MaxHeldBytes = max(most/4, leastHeldBytes)
+	}
+	return limits
+}
+
+// record starts the audit record, the metrics of fetches and, where they are
+// configured, traces.
+func (s *Service) record(o Options, m *metrics, t *transport.Transport, budget *limit.RetryBudget) error {
+	recorded := proto.CloneOf(o.Config.Config)
+	recorded.Audit = o.Config.Audit()
+	replica, err := os.Hostname()
+	if err != nil {
+		replica = "unknown"
+	}
+	s.recorder, err = telemetry.New(telemetry.Options{
+		Configuration: telemetry.Configuration{
+			Config: recorded, Locate: o.Config.Locate, Generation: o.Config.Generation,
+			Digest: "sha256:" + o.Config.Digest, Dangerous: o.Config.Dangerous(),
+		},
+		Registry: m.registry, Stdout: o.Stdout, Replica: replica, Log: o.Log,
+		Pool: t.Stats, Load: s.load, Draining: s.draining,
+		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, recorded) },
+	})
+	if err != nil {
+		return err
+	}
+	endpoint := o.Config.Config.GetTelemetry().GetTracing().GetOtlpEndpoint()
+	if endpoint == "" {
+		return nil
+	}
+	s.tracing, err = telemetry.NewTracing(context.Background(), endpoint, o.Version)
+	return err
+}
+
+// remaining is how much of the retry budget is left towards each origin that the
+// configuration names in full.
+func remaining(b *limit.RetryBudget, c *configv1.Config) map[fetch.Origin]float64 {
+	left := map[fetch.Origin]float64{}
+	named := slices.Clone(c.GetTelemetry().GetOrigins())
+	for _, r := range c.GetRules() {
+		named = append(named, r.GetOrigins()...)
+	}
+	for _, origin := range named {
+		d, err := fetch.ParseURL(origin + "/")
+		if err != nil || strings.Contains(origin, "*") {
+			continue
+		}
+		if part, known := b.Remaining(d.Origin); known {
+			left[d.Origin] = part
+		}
+	}
+	return left
+}
+
+// load is how much of its limits on fetches at once the service uses.
+func (s *Service) load() float64 {
+	live, held := s.admission.Load()
+	return max(float64(live)/float64(s.limits.MaxLiveFetches), float64(held)/float64(s.limits.MaxHeldBytes))
+}
+
+// draining tells that no new fetch is taken.
+func (s *Service) draining() bool { return !s.ready.Load() }
+
+// endRecord writes what waits to be written.
+func (s *Service) endRecord() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if s.recorder != nil {
+		if err := s.recorder.Close(ctx); err != nil {
+			s.log.Error("the audit record is not whole", "err", err)
+		}
+	}
+	if s.tracing != nil {
+		if err := s.tracing.Close(ctx); err != nil {
+			s.log.Warn("spans were lost", "err", err)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/caller"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// Explain plans the request as Fetch does and asks the policy that Fetch asks.
+// Nothing is sent to an upstream and no name is resolved: addresses stays empty,
+// since no caller can have the right explain:addresses yet. What Fetch would
+// refuse is an answer here; the only RPC error is for a caller that is not known.
+func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (*fetchgatev1.ExplainResponse, error) {
+	who, ok := caller.FromContext(ctx)
+	if !ok {
+		return nil, unknownCaller()
+	}
+	plan, violations := e.examine(m)
+	plan.Caller = who
+	answer := &fetchgatev1.ExplainResponse{Generation: plan.Generation, Clamped: plan.Clamped}
+	if m.GetRequest() != nil {
+		answer.Limits = planLimits(plan)
+	}
+	if isJudged(plan) {
+		e.judge(plan, answer)
+	}
+	if len(violations) > 0 {
+		answer.Allowed, answer.Why = false, invalid(violations).message
+		for _, v := range violations {
+			answer.Violations = append(answer.Violations, &fetchgatev1.FieldViolation{Field: v.path, Description: v.description})
+		}
+	}
+	return answer, nil
+}
+
+// unknownCaller refuses an RPC whose caller nobody has found out.
+func unknownCaller() *refusal {
+	return &refusal{code: codes.Unauthenticated, reason: "CALLER_UNKNOWN", message: "the caller is not known; present the identity that this server's operator configured"}
+}
+
+// examine returns the plan of a Fetch with the fields of m, as far as there is
+// one, and every field for which Fetch would refuse it; unlike there, what is
+// wrong beside what is not offered too.
+func (e explainer) examine(m *fetchgatev1.ExplainRequest) (*fetch.Plan, []violation) {
+	asked := &fetchgatev1.FetchRequest{Request: m.GetRequest(), Options: m.GetOptions()}
+	asked.ProtoReflect().SetUnknown(m.ProtoReflect().GetUnknown())
+	violations := refuseNotOffered(asked)
+	plan, err := e.planner.plan(shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions())
+	if r, ok := err.(*refusal); ok {
+		for _, v := range r.violations {
+			if !isInside(violations, v.path) {
+				violations = append(violations, v)
+			}
+		}
+	}
+	return plan, violations
+}
+
+// isInside reports whether a violation is that of path or of a field inside it.
+func isInside(violations []violation, path string) bool {
+	return slices.ContainsFunc(violations, func(v violation) bool {
+		return v.path == path || strings.HasPrefix(v.path, path+".") || strings.HasPrefix(v.path, path+"[")
+	})
+}
+
+// isJudged reports whether a plan has what policy decides by: a request that is
+// wrong may lack it.
+func isJudged(plan *fetch.Plan) bool {
+	return plan.Destination.Host != "" && fetch.CheckMethod(plan.Method) == nil
+}
+
+// judge adds what policy says of the plan.
+func (e explainer) judge(plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
+	said := e.policy.Explain(plan.Caller, plan.Method, plan.Destination)
+	answer.Allowed = said.Decision.Denied == nil
+	answer.CanonicalUrl = plan.Destination.RedactedURL()
+	answer.Rule, answer.RuleLocation = said.Decision.Rule, said.RuleAt
+	answer.Why, answer.Hint = said.Why, said.Hint
+	for _, c := range said.Checks {
+		answer.Checks = append(answer.Checks, &fetchgatev1.PolicyCheck{Check: c.Name, Passed: c.Passed, Detail: c.Detail})
+	}
+	for _, n := range said.NearMisses {
+		answer.NearMisses = append(answer.NearMisses, &fetchgatev1.NearMiss{Rule: n.Rule, RuleLocation: n.At, Difference: n.Difference})
+	}
+}
+
+// planLimits are the limits that the report of a plan begins with.
+func planLimits(plan *fetch.Plan) *fetchgatev1.EffectiveLimits {
+	return limitsMessage(&fetch.Report{
+		Timeouts: plan.Timeouts, Response: plan.Response, Throughput: plan.MinThroughput,
+		MaxAttempts: plan.Retry.MaxAttempts, MaxRedirects: plan.Redirect.Max,
+	})
+}
