@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,8 +22,11 @@ type fetcher struct {
 	service  *connection
 	name     program
 	out, err io.Writer
+	progress io.Writer         // where downloads show how far they are
 	fail     bool              // whether a status of 400 or more is a problem
-	report   bool              // whether to print heads and reports
+	include  bool              // whether heads go where the body goes
+	verbose  *transcript       // nil: none
+	report   reportForm        // how the report is printed
 	typed    map[string]string // what the user typed for a part of the request, by its path
 }
 
@@ -33,6 +37,7 @@ func (f *fetcher) unary(ctx context.Context, request *fetchgatev1.FetchRequest) 
 		return f.problem(ctx, err)
 	}
 	response := answer.GetResponse()
+	f.verbose.whole(answer)
 	f.printHead(response.GetHead())
 	f.printReport(answer.GetReport())
 	switch {
@@ -40,6 +45,13 @@ func (f *fetcher) unary(ctx context.Context, request *fetchgatev1.FetchRequest) 
 		return failedAt(request.GetRequest().GetUrl(), answer.GetFailure())
 	case response == nil:
 		return broken("the answer holds neither a response nor a failure")
+	}
+	if f.include {
+		for _, head := range append(slices.Concat(response.GetInterim(), response.GetHistory()), response.GetHead()) {
+			if err := writeHead(f.out, head); err != nil {
+				return err
+			}
+		}
 	}
 	if p := f.judge(response.GetHead()); p != nil {
 		return p
@@ -51,7 +63,7 @@ func (f *fetcher) unary(ctx context.Context, request *fetchgatev1.FetchRequest) 
 // stream takes the answer piece by piece, into the file of that path or, where
 // path is empty or "-", to standard output.
 func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest, path string) error {
-	var sink io.Writer = f.out
+	sink, heads := f.out, f.out
 	var file *target
 	var shown *progress
 	if path != "" && path != "-" {
@@ -60,14 +72,15 @@ func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest,
 			return &problem{exitUsage, "cannot write to " + path, err.Error(), "name a file that can be written with -o"}
 		}
 		defer file.discard()
-		shown = newProgress(f.err, path, time.Now())
+		shown = newProgress(f.progress, path, time.Now())
 		defer shown.clear()
-		sink = io.MultiWriter(file, shown)
+		sink, heads = io.MultiWriter(file, shown), file
 	}
-	d := &delivery{fetcher: f, sink: sink, progress: shown}
+	d := &delivery{fetcher: f, sink: sink, heads: heads, progress: shown}
 	if err := d.receive(ctx, request); err != nil {
 		return err
 	}
+	f.verbose.facts(d.summary.GetReport())
 	f.printReport(d.summary.GetReport())
 	if d.unwanted != nil {
 		return d.unwanted
@@ -88,7 +101,8 @@ func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest,
 // delivery is one streamed response on its way to its sink.
 type delivery struct {
 	*fetcher
-	sink     io.Writer
+	sink     io.Writer // of the body
+	heads    io.Writer // where heads go that are to be with the body
 	progress *progress // nil: none
 
 	received int64
@@ -125,13 +139,20 @@ func (d *delivery) receive(ctx context.Context, request *fetchgatev1.FetchReques
 // take takes one event. Those that were not asked for are passed over.
 func (d *delivery) take(message *fetchgatev1.StreamFetchResponse) error {
 	switch event := message.GetEvent().(type) {
+	case *fetchgatev1.StreamFetchResponse_Interim:
+		return d.takeHead(event.Interim)
+	case *fetchgatev1.StreamFetchResponse_Hop:
+		return d.takeHead(event.Hop)
 	case *fetchgatev1.StreamFetchResponse_Head:
+		if err := d.takeHead(event.Head); err != nil {
+			return err
+		}
 		d.printHead(event.Head)
 		if d.progress != nil {
 			d.progress.total = bodyLength(event.Head)
 		}
 		d.unwanted = d.judge(event.Head)
-		if d.unwanted != nil && !d.report {
+		if d.unwanted != nil && d.report == "" && d.verbose == nil {
 			return d.unwanted
 		}
 	case *fetchgatev1.StreamFetchResponse_Data:
@@ -148,6 +169,15 @@ func (d *delivery) take(message *fetchgatev1.StreamFetchResponse) error {
 		d.summary = event.Summary
 	}
 	return nil
+}
+
+// takeHead puts a head, which need not be the last, where the user wants it.
+func (d *delivery) takeHead(head *fetchgatev1.HttpHead) error {
+	d.verbose.came(head)
+	if !d.include {
+		return nil
+	}
+	return writeHead(d.heads, head)
 }
 
 // discard counts a piece of a body that is not wanted, until it is too much for
@@ -175,8 +205,10 @@ func (f *fetcher) problem(ctx context.Context, err error) *problem {
 // printHead prints the head if the user asked for it, or else where a redirect
 // leads, whose body is mostly empty.
 func (f *fetcher) printHead(head *fetchgatev1.HttpHead) {
-	if f.report {
+	if f.report == reportText {
 		printHead(f.err, head)
+	}
+	if f.report != "" || f.include || f.verbose != nil {
 		return
 	}
 	if to := location(head); to != "" && head.GetStatus() >= 300 && head.GetStatus() < 400 {
@@ -196,8 +228,11 @@ func location(head *fetchgatev1.HttpHead) string {
 }
 
 func (f *fetcher) printReport(report *fetchgatev1.FetchReport) {
-	if f.report {
-		printReport(f.err, report)
+	switch f.report {
+	case reportText:
+		printReport(f.err, report, newChart(f.err))
+	case reportJSON:
+		writeJSON(f.err, report)
 	}
 }
 

@@ -137,6 +137,7 @@ const hostile = "\x1b]0;owned\x07\x1b[2J\r\nfetchgate: all is well \xe2\x80\xae\
 // TestHostileText: an upstream, or what stands in for a service, cannot speak
 // to the terminal but through the body.
 func TestHostileText(t *testing.T) {
+	t.Setenv("LC_ALL", "C") // so that charts are ASCII
 	head := &fetchgatev1.HttpHead{Protocol: "HTTP/1.1\x1b[31m", Status: 404, Reason: []byte(hostile),
 		Headers: []*fetchgatev1.HeaderField{{Name: "X\x1b", Value: []byte(hostile)}}}
 	report := &fetchgatev1.FetchReport{Rule: "\x1b[1m", Attempts: []*fetchgatev1.Attempt{{Message: "\x1b[1m", Reason: 50,

@@ -33,14 +33,24 @@ func (c *connection) problem(ctx context.Context, err error, name program) *prob
 		if rule != "" {
 			what += ", rule " + rule
 		}
-		why, hint, _ := strings.Cut(message, "; ") // as policy words its denials
+		why, hint := cutHint(strings.TrimPrefix(message, "denied: "))
 		return &problem{exitDenied, what, why, cmp.Or(hint, "ask the owner of the policy")}
 	}
-	what := "the fetch was not carried out: " + s.Code().String()
+	what := "the request was not carried out: " + s.Code().String()
 	if reason != "" {
 		what += ", " + reason
 	}
 	return &problem{exitRPC, what, message, nextOf(s)}
+}
+
+// cutHint tells what policy says of a denial from what to do about it: policy
+// puts that into further sentences, or behind a semicolon.
+func cutHint(message string) (why, hint string) {
+	if why, hint, found := strings.Cut(message, ". "); found {
+		return why, hint
+	}
+	why, hint, _ = strings.Cut(message, "; ")
+	return why, hint
 }
 
 // errorInfo returns the reason and the rule of an error of fetchgate; empty for
@@ -80,7 +90,7 @@ func nextOf(s *status.Status) string {
 
 // failed says what a failure means for the caller.
 func failed(f *fetchgatev1.Failure) *problem {
-	word := strings.TrimPrefix(f.GetReason().String(), "FAILURE_REASON_")
+	word := enumName(f.GetReason().String(), "FAILURE_REASON_")
 	p := &problem{
 		code: exitFailed,
 		what: fmt.Sprintf("no usable response: %s (blame %s, stage %s, request sent: %s)", word,
@@ -94,10 +104,7 @@ func failed(f *fetchgatev1.Failure) *problem {
 	}
 	reason := fetch.Reason(word)
 	if entry := reason.Entry(); entry.Reason == reason { // else it is newer than this command
-		p.next = entry.Next
-	}
-	if f.GetReason() == fetchgatev1.FailureReason_FAILURE_REASON_RESPONSE_TOO_LARGE {
-		p.next = "add --stream or -o FILE"
+		p.next = inFlags(entry.Next)
 	}
 	return p
 }
@@ -115,9 +122,12 @@ func failedAt(rawURL string, f *fetchgatev1.Failure) *problem {
 	return p
 }
 
+// enumName is a value of the contract without the prefix of its enum.
+func enumName(name, prefix string) string { return strings.TrimPrefix(name, prefix) }
+
 // enumWord is a value of the contract as people say it.
 func enumWord(name, prefix string) string {
-	word := strings.TrimPrefix(name, prefix)
+	word := enumName(name, prefix)
 	if word == "UNSPECIFIED" {
 		return "not known"
 	}

@@ -166,6 +166,7 @@ func (d *demo) configure(dir string) (*config.Loaded, error) {
 	}
 	d.settings = fmt.Appendf(nil, `grpc: {address: "127.0.0.1:0", drain_grace: 1s}
 http: {address: "127.0.0.1:0"}
+audit: {sink: none} # else a line for each fetch stands between these
 upstream_tls:
   ca_files: [authority.pem]
 rules:
@@ -197,5 +198,5 @@ func (c *checks) that(holds bool, format string, args ...any) {
 
 // fetcher returns what receives streams of the demo's service.
 func (d *demo) fetcher(out io.Writer) *fetcher {
-	return &fetcher{service: d.service, name: "fetchgate", out: out, err: d.err}
+	return &fetcher{service: d.service, name: "fetchgate", out: out, err: d.err, progress: d.err}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // stepNames are those of demoSteps, as the command line lists them.
-const stepNames = "fetch,stream,deny,tls"
+const stepNames = "fetch,stream,retry,redirect,deny,trap,tls,cut"
 
 // demoStep shows one thing and checks that it is so.
 type demoStep struct {
@@ -29,8 +29,12 @@ type demoStep struct {
 var demoSteps = []demoStep{
 	{"fetch", "a GET over verified TLS", (*demo).stepFetch},
 	{"stream", "a large body, streamed", (*demo).stepStream},
+	{"retry", "an upstream that answers 503 once is asked again", (*demo).stepRetry},
+	{"redirect", "a redirect is followed", (*demo).stepRedirect},
 	{"deny", "places that no rule opens are denied, and nothing is sent", (*demo).stepDeny},
+	{"trap", "a redirect to such a place is denied too", (*demo).stepTrap},
 	{"tls", "an upstream that cannot prove its name is not asked", (*demo).stepTLS},
+	{"cut", "a body that is cut short is no response", (*demo).stepCut},
 }
 
 // ask fetches a URL of the demo with a full report.

@@ -20,6 +20,12 @@ import (
 // demoGreeting is the upstream's answer to /hello.
 const demoGreeting = "Hello from the upstream of the demo."
 
+// demoTraps are where the redirects of /trap/NAME lead.
+var demoTraps = map[string]string{
+	"metadata": "http://169.254.169.254/latest/meta-data/",
+	"private":  "http://10.0.0.1/",
+}
+
 // demoUpstream is an upstream that records what it is asked. Each origin is one
 // listener on loopback; all of them answer alike.
 type demoUpstream struct {
@@ -38,6 +44,7 @@ type demoUpstream struct {
 	recorded []recordedRequest
 	sent     int64
 	sum      hash.Hash // of what was streamed
+	steady   bool      // whether /unsteady answers 200
 }
 
 // recordedRequest is a request as it arrived.
@@ -53,6 +60,11 @@ func startDemoUpstream(broken string) (*demoUpstream, error) {
 	routes := http.NewServeMux()
 	routes.HandleFunc("/hello", u.hello)
 	routes.HandleFunc("/stream/{bytes}", u.stream)
+	routes.HandleFunc("/unsteady", u.unsteady)
+	routes.HandleFunc("/moved", u.moved)
+	routes.HandleFunc("/arrived", greet)
+	routes.HandleFunc("/trap/{name}", u.trap)
+	routes.HandleFunc("/cut", u.cut)
 	u.server = http.Server{
 		Handler:           u.record(routes),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -162,6 +174,52 @@ func (u *demoUpstream) hello(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
 	}
 	_, _ = io.WriteString(w, demoGreeting)
+}
+
+// unsteady answers every other request with 503.
+func (u *demoUpstream) unsteady(w http.ResponseWriter, _ *http.Request) {
+	u.mu.Lock()
+	steady := u.steady
+	u.steady = !steady && u.broken != "retry"
+	u.mu.Unlock()
+	if !steady {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = io.WriteString(w, demoGreeting)
+}
+
+// moved leads to /arrived.
+func (u *demoUpstream) moved(w http.ResponseWriter, r *http.Request) {
+	if u.broken == "redirect" {
+		greet(w, r)
+		return
+	}
+	http.Redirect(w, r, "/arrived", http.StatusFound)
+}
+
+func greet(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, demoGreeting) }
+
+// trap leads to where no caller may go.
+func (u *demoUpstream) trap(w http.ResponseWriter, r *http.Request) {
+	to := demoTraps[r.PathValue("name")]
+	if u.broken == "trap" {
+		to = "/arrived"
+	}
+	http.Redirect(w, r, to, http.StatusFound)
+}
+
+// cut hangs up before the end of the body that it announced.
+func (u *demoUpstream) cut(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", strconv.Itoa(demoWhole))
+	size := demoPrefix
+	if u.broken == "cut" {
+		size = demoWhole
+	}
+	_, _ = w.Write(make([]byte, size))
+	if size < demoWhole {
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // stream sends as many bytes as the path says, no two pieces of which are the

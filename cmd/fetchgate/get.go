@@ -1,54 +1,88 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
-
-	"google.golang.org/protobuf/types/known/durationpb"
-
-	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 )
 
 // deadlineMargin is how much longer than --timeout the RPC may take: the answer
 // that tells what took so long is worth more than the RPC's own deadline.
 const deadlineMargin = 5 * time.Second
 
-// maxRequestBody is the most that the contract lets a message carry.
-const maxRequestBody = 3 << 20
-
 type getCommand struct {
+	headFlags
+	bodyFlags
+	optionFlags
+	answerFlags
+
+	Address string `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
+	Offline bool   `help:"Send nothing to the upstream: print the request as it would go out and, where the service answers, what policy decides about it and which limits would hold."`
+}
+
+// headFlags are the URL, the method and the fields of a request.
+type headFlags struct {
 	URL string `arg:"" help:"The absolute http or https URL."`
 
-	Address  string         `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
-	Method   string         `name:"request" short:"X" type:"given" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
-	Headers  []string       `name:"header" short:"H" sep:"none" placeholder:"'NAME: VALUE'" help:"A header field; may be repeated."`
-	Data     []string       `short:"d" sep:"none" xor:"body" placeholder:"DATA|@FILE|@-" help:"A body, sent byte for byte as application/x-www-form-urlencoded unless a Content-Type is given; repeated ones are joined with '&'."`
-	JSON     *string        `name:"json" xor:"body" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
-	Output   string         `short:"o" type:"given" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
-	Stream   bool           `help:"Stream the body; it may then be larger than 3 MiB."`
-	Timeout  *time.Duration `placeholder:"DURATION" help:"How long the whole fetch may take, such as 10s."`
-	NoDecode bool           `name:"no-decode" help:"Take the body as it is coded, and do not ask for a coding."`
-	Fail     bool           `short:"f" help:"Exit with 22 and write no body when the status is 400 or more."`
-	Report   bool           `help:"Print the head of the response and what was done to standard error."`
+	Method  string   `name:"request" short:"X" type:"given" group:"The request" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
+	Headers []string `name:"header" short:"H" sep:"none" group:"The request" placeholder:"'NAME: VALUE'" help:"A header field; may be repeated."`
+}
+
+// bodyFlags are what else a request says.
+type bodyFlags struct {
+	UserAgent  *string  `name:"user-agent" short:"A" group:"The request" placeholder:"NAME" help:"The User-Agent field; an empty one sends none."`
+	Referer    *string  `name:"referer" short:"e" group:"The request" placeholder:"URL" help:"The Referer field."`
+	Cookies    []string `name:"cookie" short:"b" sep:"none" group:"The request" placeholder:"'NAME=VALUE'" help:"A cookie for the URL's host; several are separated by ';' or repeated."`
+	Data       []string `short:"d" sep:"none" xor:"body" group:"The request" placeholder:"DATA|@FILE|@-" help:"A body, sent byte for byte as application/x-www-form-urlencoded unless a Content-Type is given; repeated ones are joined with '&'."`
+	DataEncode []string `name:"data-urlencode" sep:"none" xor:"body" group:"The request" placeholder:"NAME=VALUE" help:"A field of a form, which is encoded; may be repeated."`
+	JSON       *string  `name:"json" xor:"body" group:"The request" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
+	Head       bool     `name:"head" short:"I" xor:"body" group:"The request" help:"Ask with HEAD and print the head of the response."`
+}
+
+// optionFlags are how a fetch is carried out.
+type optionFlags struct {
+	Timeout     *time.Duration `group:"The fetch" placeholder:"DURATION" help:"How long the whole fetch may take, such as 10s; waits between attempts count."`
+	Retry       *int32         `group:"The fetch" placeholder:"N" help:"Try at most N times more. Default: as the service does, 2 times; 0: once only."`
+	RetryDelay  *time.Duration `name:"retry-delay" group:"The fetch" placeholder:"DURATION" help:"Wait so long between attempts, unless the upstream asks for another time; default: a short, random wait that grows."`
+	Location    bool           `name:"location" short:"L" xor:"follow" group:"The fetch" help:"Follow redirects. This is so anyway, up to 10."`
+	NoFollow    bool           `name:"no-follow" xor:"follow,redirects" group:"The fetch" help:"Take a redirect for the answer."`
+	MaxRedirs   *int32         `name:"max-redirs" xor:"redirects" group:"The fetch" placeholder:"N" help:"Follow at most N redirects, at most 30; one more is a failure. 0 is --no-follow."`
+	NoDecode    bool           `name:"no-decode" group:"The fetch" help:"Take the body as it is coded, and do not ask for a coding."`
+	MaxFilesize *int64         `name:"max-filesize" group:"The fetch" placeholder:"BYTES" help:"Fail when the body has more bytes, decoded."`
+	SpeedLimit  *int64         `name:"speed-limit" short:"Y" group:"The fetch" placeholder:"BYTES" help:"Fail when the body comes slower than so many bytes per second over 30 s. Default 1024."`
+}
+
+// answerFlags are what becomes of the answer.
+type answerFlags struct {
+	Output    string     `short:"o" type:"given" group:"The answer" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
+	Stream    bool       `group:"The answer" help:"Stream the body; it may then be larger than 3 MiB."`
+	Include   bool       `short:"i" group:"The answer" help:"Put the heads of the responses before the body."`
+	Fail      bool       `short:"f" group:"The answer" help:"Exit with 22 and write no body when the status is 400 or more."`
+	Verbose   bool       `short:"v" group:"The answer" help:"Print what was sent, '> ', what came, '< ', and what is known of connections and attempts, '* ', to standard error. Values of fields that hold credentials or cookies are left out."`
+	Report    reportForm `group:"The answer" help:"Print the head of the response and what was done, drawn on a time scale, to standard error; --report=json prints the report alone, as JSON."`
+	Silent    bool       `short:"s" group:"The answer" help:"Print no progress and no errors: the exit code tells."`
+	ShowError bool       `name:"show-error" short:"S" group:"The answer" help:"With --silent: print errors."`
 }
 
 // Help is the end of the command's help.
 func (getCommand) Help() string {
 	return "The body goes to standard output, everything else to standard error. " +
 		"A body that is not text is not written to a terminal (exit code 8).\n\n" +
-		"With --fail, --report reads up to 1 MiB of a streamed body that is not written, for the report comes after it.\n\n" + exitCodesHelp
+		"With --fail, --report and --verbose read up to 1 MiB of a streamed body that is not written, for the report comes after it.\n\n" +
+		"With --offline the exit code is 4 if policy would deny the request and 3 if the service would refuse it; a service that cannot be reached is no error.\n\n" + exitCodesHelp
 }
 
 // Run performs the fetch.
 func (c *getCommand) Run(ctx context.Context, s streams, name program) error {
+	err := c.run(ctx, s, name)
+	if err != nil && c.Silent && !c.ShowError {
+		return &problem{code: asProblem(err).code}
+	}
+	return err
+}
+
+func (c *getCommand) run(ctx context.Context, s streams, name program) error {
 	request, err := c.request(s.in)
 	if err != nil {
 		return &problem{exitUsage, "cannot send this request", err.Error(), fmt.Sprintf("%s get --help", name)}
@@ -63,9 +97,12 @@ func (c *getCommand) Run(ctx context.Context, s streams, name program) error {
 		return &problem{exitUsage, "cannot use the address " + c.Address, err.Error(), "write it as HOST:PORT"}
 	}
 	defer service.Close()
-	f := &fetcher{service: service, out: s.out, err: s.err, name: name, fail: c.Fail, report: c.Report, typed: c.typed()}
-	if terminalWidth(s.out) != nil {
-		f.out = &screen{terminal: s.out}
+	if c.Offline {
+		return preview{service, s.out, name}.show(ctx, request)
+	}
+	f := c.fetcher(s, name, service)
+	if c.Verbose {
+		f.verbose = &transcript{w: s.err, sent: request}
 	}
 	if c.Stream || c.Output != "" {
 		return f.stream(ctx, request, c.Output)
@@ -73,128 +110,17 @@ func (c *getCommand) Run(ctx context.Context, s streams, name program) error {
 	return f.unary(ctx, request)
 }
 
-// request is what the flags ask for. What the server checks is left to it.
-func (c *getCommand) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error) {
-	if c.Timeout != nil && *c.Timeout <= 0 {
-		return nil, errors.New("--timeout must be more than 0")
+// fetcher is what puts the answer where the flags say.
+func (c *getCommand) fetcher(s streams, name program, service *connection) *fetcher {
+	f := &fetcher{
+		service: service, name: name, out: s.out, err: s.err, progress: s.err,
+		fail: c.Fail, include: c.Include || c.Head, report: c.Report, typed: c.typed(),
 	}
-	headers, err := parseHeaders(c.Headers)
-	if err != nil {
-		return nil, err
+	if terminalWidth(s.out) != nil {
+		f.out = &screen{terminal: s.out}
 	}
-	request := &fetchgatev1.HttpRequest{Method: c.Method, Url: c.URL, Headers: headers}
-	if err := c.addBody(request, stdin); err != nil {
-		return nil, err
+	if c.Silent {
+		f.progress = io.Discard
 	}
-	for _, text := range []string{c.URL, c.Method} {
-		if !utf8.ValidString(text) {
-			return nil, fmt.Errorf("%q is not UTF-8: percent-encode other bytes", text)
-		}
-	}
-	options := &fetchgatev1.FetchOptions{}
-	if c.Timeout != nil {
-		options.Timeouts = &fetchgatev1.Timeouts{Total: durationpb.New(*c.Timeout)}
-	}
-	if c.Report {
-		options.Report = fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum()
-	}
-	if c.NoDecode {
-		options.Response = &fetchgatev1.ResponseOptions{Decode: new(bool)}
-	}
-	return &fetchgatev1.FetchRequest{Request: request, Options: options}, nil
-}
-
-// typed returns what the user typed for each part of the request that the
-// service may find wrong, by the part's path.
-func (c *getCommand) typed() map[string]string {
-	typed := map[string]string{
-		"request.url": "the URL", "request.method": "-X", "request.headers": "-H", "request.body": "-d",
-		"request.body.json": "--json", "options.timeouts.total": "--timeout", "options.report": "--report",
-	}
-	if c.JSON != nil {
-		typed["request.body"] = "--json"
-	}
-	for i, line := range c.Headers {
-		name, _, _ := strings.Cut(line, ":")
-		typed[fmt.Sprintf("request.headers[%d]", i)] = fmt.Sprintf("-H %+.64q", name)
-	}
-	return typed
-}
-
-func parseHeaders(lines []string) ([]*fetchgatev1.HeaderField, error) {
-	var fields []*fetchgatev1.HeaderField
-	for _, line := range lines {
-		name, value, found := strings.Cut(line, ":")
-		// The line is not shown: what is in it may be a secret.
-		if !found {
-			return nil, errors.New("a header field has no ':'; write it as 'Name: value'")
-		}
-		if !utf8.ValidString(name) {
-			return nil, errors.New("the name of a header field is not a token")
-		}
-		fields = append(fields, &fetchgatev1.HeaderField{Name: name, Value: []byte(strings.Trim(value, " \t"))})
-	}
-	return fields, nil
-}
-
-// addBody gives the request the body of --data or --json, and the method and
-// Content-Type that go with it.
-func (c *getCommand) addBody(request *fetchgatev1.HttpRequest, stdin io.Reader) error {
-	switch {
-	case c.JSON != nil:
-		text, err := readArgument(*c.JSON, stdin)
-		if err != nil {
-			return err
-		}
-		request.Body = &fetchgatev1.Body{Kind: &fetchgatev1.Body_Json{Json: text}}
-	case c.Data != nil:
-		var parts [][]byte
-		for _, argument := range c.Data {
-			part, err := readArgument(argument, stdin)
-			if err != nil {
-				return err
-			}
-			parts = append(parts, part)
-		}
-		request.Body = &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{Raw: bytes.Join(parts, []byte("&"))}}
-		if !hasField(request.GetHeaders(), "Content-Type") {
-			request.Headers = append(request.Headers, &fetchgatev1.HeaderField{
-				Name: "Content-Type", Value: []byte("application/x-www-form-urlencoded"),
-			})
-		}
-	default:
-		return nil
-	}
-	if request.GetMethod() == "" {
-		request.Method = "POST"
-	}
-	return nil
-}
-
-// readArgument returns what an argument stands for: itself, the content of FILE
-// for @FILE, standard input for @-. It reads no more than can be sent.
-func readArgument(argument string, stdin io.Reader) ([]byte, error) {
-	path, isFile := strings.CutPrefix(argument, "@")
-	switch {
-	case !isFile:
-		return []byte(argument), nil
-	case path != "-":
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		stdin = file
-	}
-	content, err := io.ReadAll(io.LimitReader(stdin, maxRequestBody+1))
-	if len(content) > maxRequestBody {
-		return nil, fmt.Errorf("the body is larger than %s, the most that can be sent", formatBytes(maxRequestBody))
-	}
-	return content, err
-}
-
-func hasField(fields []*fetchgatev1.HeaderField, name string) bool {
-	return slices.ContainsFunc(fields, func(f *fetchgatev1.HeaderField) bool {
-		return strings.EqualFold(f.GetName(), name)
-	})
+	return f
 }

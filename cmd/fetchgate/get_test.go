@@ -26,11 +26,21 @@ import (
 // of answers that a real one rarely or never gives.
 type canned struct {
 	fetchgatev1.UnimplementedFetchServiceServer
-	answer func(context.Context) (*fetchgatev1.FetchResponse, error)
-	stream func(grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error
+	fetchgatev1.UnimplementedPolicyServiceServer
+	answer  func(context.Context) (*fetchgatev1.FetchResponse, error)
+	stream  func(grpc.ServerStreamingServer[fetchgatev1.StreamFetchResponse]) error
+	explain func() (*fetchgatev1.ExplainResponse, error) // nil: not offered
 
 	mu    sync.Mutex
 	asked []*fetchgatev1.FetchRequest
+}
+
+func (c *canned) Explain(ctx context.Context, r *fetchgatev1.ExplainRequest) (*fetchgatev1.ExplainResponse, error) {
+	if c.explain == nil {
+		return c.UnimplementedPolicyServiceServer.Explain(ctx, r)
+	}
+	c.keep(&fetchgatev1.FetchRequest{Request: r.GetRequest(), Options: r.GetOptions()})
+	return c.explain()
 }
 
 func (c *canned) Fetch(ctx context.Context, r *fetchgatev1.FetchRequest) (*fetchgatev1.FetchResponse, error) {
@@ -58,6 +68,7 @@ func (c *canned) start(t *testing.T) string {
 	}
 	server := grpc.NewServer()
 	fetchgatev1.RegisterFetchServiceServer(server, c)
+	fetchgatev1.RegisterPolicyServiceServer(server, c)
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := server.Serve(listener); err != nil {
@@ -165,11 +176,7 @@ func TestGetRequest(t *testing.T) {
 	raw := func(text string) *fetchgatev1.Body {
 		return &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{Raw: []byte(text)}}
 	}
-	for _, c := range []struct {
-		args []string
-		want *fetchgatev1.HttpRequest
-		opts *fetchgatev1.FetchOptions
-	}{
+	wantAsked(t, []askedFor{
 		{nil, &fetchgatev1.HttpRequest{}, nil},
 		{[]string{"-X", "DELETE"}, &fetchgatev1.HttpRequest{Method: "DELETE"}, nil},
 		{[]string{"-H", "Accept: a, b", "-H", "X-Latin: \xe9", "-H", "X-Empty:"}, &fetchgatev1.HttpRequest{Headers: []*fetchgatev1.HeaderField{
@@ -186,7 +193,51 @@ func TestGetRequest(t *testing.T) {
 		{[]string{"--no-decode"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
 			Response: &fetchgatev1.ResponseOptions{Decode: proto.Bool(false)},
 		}},
-	} {
+	})
+}
+
+// TestGetRequestInFlagsOfCurl: flags that are curl's ask for what they ask of
+// curl.
+func TestGetRequestInFlagsOfCurl(t *testing.T) {
+	wantAsked(t, []askedFor{
+		{[]string{"--data-urlencode", "q=a b&c", "--data-urlencode", "empty="}, &fetchgatev1.HttpRequest{Method: "POST",
+			Body: &fetchgatev1.Body{Kind: &fetchgatev1.Body_Form{Form: &fetchgatev1.FormBody{Fields: []*fetchgatev1.QueryParam{
+				{Name: "q", Value: "a b&c"}, {Name: "empty"}}}}}}, nil},
+		{[]string{"-I"}, &fetchgatev1.HttpRequest{Method: "HEAD"}, nil},
+		{[]string{"-A", "me/1", "-e", "http://from/"}, &fetchgatev1.HttpRequest{Headers: []*fetchgatev1.HeaderField{
+			{Name: "User-Agent", Value: []byte("me/1")}, {Name: "Referer", Value: []byte("http://from/")}}}, nil},
+		{[]string{"-A", "me/1", "-H", "user-agent: it"}, &fetchgatev1.HttpRequest{Headers: []*fetchgatev1.HeaderField{
+			{Name: "user-agent", Value: []byte("it")}}}, nil},
+		{[]string{"-A", "", "-e", ""}, &fetchgatev1.HttpRequest{OmitDefaultFields: []string{"user-agent"}}, nil},
+		{[]string{"-b", "a=1; b=x=y;", "-b", "c="}, &fetchgatev1.HttpRequest{Cookies: []*fetchgatev1.Cookie{
+			{Name: []byte("a"), Value: []byte("1")}, {Name: []byte("b"), Value: []byte("x=y")}, {Name: []byte("c")}}}, nil},
+		{[]string{"-L"}, &fetchgatev1.HttpRequest{}, nil},
+		{[]string{"--no-follow"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Redirect: &fetchgatev1.RedirectPolicy{MaxRedirects: proto.Int32(0)}}},
+		{[]string{"-L", "--max-redirs", "3"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Redirect: &fetchgatev1.RedirectPolicy{MaxRedirects: proto.Int32(3)}}},
+		{[]string{"--retry", "0"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Retry: &fetchgatev1.RetryPolicy{MaxAttempts: proto.Int32(1)}}},
+		{[]string{"--retry", "4", "--retry-delay", "2s"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Retry: &fetchgatev1.RetryPolicy{MaxAttempts: proto.Int32(5), BackoffBase: &durationpb.Duration{Seconds: 2},
+				BackoffMax: &durationpb.Duration{Seconds: 2}, BackoffFactor: proto.Float64(1), BackoffJitter: proto.Float64(0)}}},
+		{[]string{"-v", "--max-filesize", "10", "-Y", "5"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Report:   fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum(),
+			Response: &fetchgatev1.ResponseOptions{MaxBodyBytes: proto.Int64(10)},
+			Timeouts: &fetchgatev1.Timeouts{MinThroughputBytesPerSecond: proto.Int64(5)}}},
+	})
+}
+
+// askedFor is a command line and what a service is to be asked for.
+type askedFor struct {
+	args []string
+	want *fetchgatev1.HttpRequest
+	opts *fetchgatev1.FetchOptions
+}
+
+func wantAsked(t *testing.T, list []askedFor) {
+	t.Helper()
+	for _, c := range list {
 		service := &canned{answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return responded(200, ""), nil }}
 		r := runHere(t.Context(), "from stdin", append([]string{"get", "--address", service.start(t), "http://example.com/?q=1"}, c.args...)...)
 		r.wantCode(t, exitOK)
@@ -230,6 +281,14 @@ func TestGetExitCodes(t *testing.T) {
 			code: exitRPC, says: "\n  the URL: no scheme\n  next: mend the URL\n"},
 		"over quota": {err: refusedWith(codes.ResourceExhausted, "quota", &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 3}}),
 			code: exitRPC, says: "next: wait 3s"},
+		"hint in flags": {answer: failedWith(&fetchgatev1.Failure{Reason: fetchgatev1.FailureReason_FAILURE_REASON_DECODE_FAILED}),
+			code: exitFailed, says: "next: Ask for the body as it is: --no-decode."},
+		"denied as policy words it": {err: refusedWith(codes.PermissionDenied, "denied: no rule allows GET http://a.b. Ask the owner of the policy for a rule; or not."),
+			code: exitDenied, says: "\n  no rule allows GET http://a.b\n  next: Ask the owner of the policy for a rule; or not.\n"},
+		"option is named": {err: refusedWith(codes.InvalidArgument, "options.redirect.max_redirects: no"), args: []string{"--no-follow"},
+			code: exitRPC, says: "\n  --no-follow: no\n"},
+		"cookie is named": {err: refusedWith(codes.InvalidArgument, "request.cookies[1].name: no"), args: []string{"-b", "a=1;\x01=2"},
+			code: exitRPC, says: "\n  -b (cookie 2): no\n"},
 		"draining": {err: refusedWith(codes.Unavailable, "draining", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "DRAINING"}),
 			code: exitRPC, says: "another replica"},
 		"flag is named": {err: refusedWith(codes.InvalidArgument, "request.headers[1]: no value; mend it"), args: []string{"-H", "A: 1", "-H", "To\xc3\xa9ken: secret"},
@@ -245,6 +304,47 @@ func TestGetExitCodes(t *testing.T) {
 				t.Errorf("stdout %q, want none; stderr, want %q:\n%s", r.out, c.says, r.err)
 			}
 		})
+	}
+}
+
+// TestGetSilent: with -s nothing is said, and the exit code stays.
+func TestGetSilent(t *testing.T) {
+	failure := failedWith(&fetchgatev1.Failure{Reason: fetchgatev1.FailureReason_FAILURE_REASON_CONNECT_REFUSED})
+	if r := get(t, failure, nil, "-s"); r.code != exitFailed || r.err != "" {
+		t.Errorf("-s: exit code %d, stderr %q", r.code, r.err)
+	}
+	r := get(t, failure, nil, "-sS")
+	r.wantCode(t, exitFailed)
+	path := filepath.Join(t.TempDir(), "page")
+	r = getStream(t, []*fetchgatev1.StreamFetchResponse{headEvent(200), dataEvent(0, "one"), summaryEvent(nil)}, nil, "-s", "-o", path)
+	if r.code != exitOK || r.err != "" {
+		t.Errorf("-s -o: exit code %d, stderr %q", r.code, r.err)
+	}
+}
+
+// TestGetIncludes: -i puts the heads, those of redirects too, where the body
+// goes, as they came.
+func TestGetIncludes(t *testing.T) {
+	hop := &fetchgatev1.HttpHead{Protocol: "HTTP/1.1", Status: 302, Reason: []byte("Tr\xe8s loin"), Headers: []*fetchgatev1.HeaderField{{Name: "Location", Value: []byte("/\xff")}}}
+	head := &fetchgatev1.HttpHead{Protocol: "HTTP/2", Status: 200}
+	const want = "HTTP/1.1 302 Tr\xe8s loin\r\nLocation: /\xff\r\n\r\nHTTP/2 200 \r\n\r\nbody"
+	whole := &fetchgatev1.FetchResponse{Outcome: &fetchgatev1.FetchResponse_Response{Response: &fetchgatev1.HttpResponse{
+		History: []*fetchgatev1.HttpHead{hop}, Head: head, Body: []byte("body")}}}
+	events := []*fetchgatev1.StreamFetchResponse{
+		{Event: &fetchgatev1.StreamFetchResponse_Hop{Hop: hop}}, {Event: &fetchgatev1.StreamFetchResponse_Head{Head: head}},
+		dataEvent(0, "body"), summaryEvent(nil)}
+	for name, r := range map[string]result{
+		"Fetch": get(t, whole, nil, "-i"), "StreamFetch": getStream(t, events, nil, "-i", "--stream"), "HEAD": get(t, whole, nil, "-I"),
+	} {
+		r.wantCode(t, exitOK)
+		if r.out != want || r.err != "" {
+			t.Errorf("%s: stdout %q, want %q; stderr %q", name, r.out, want, r.err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "page")
+	getStream(t, events, nil, "-i", "-o", path).wantCode(t, exitOK)
+	if file, err := os.ReadFile(path); err != nil || string(file) != want {
+		t.Errorf("the file holds %q: %v", file, err)
 	}
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,10 +40,15 @@ type program string
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the service."`
 	Get     getCommand     `cmd:"" help:"Fetch one URL through a service."`
+	Explain explainCommand `cmd:"" help:"See what policy decides about a request, and why."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration file."`
 	Demo    demoCommand    `cmd:"" help:"See it fetch, stream, deny and explain, all on loopback."`
+	Help    helpCommand    `cmd:"" help:"Read what a word of an error means, and what to do."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
+
+// commandNames are those of the commands above.
+const commandNames = "serve,get,explain,check,demo,help,version"
 
 // run carries out the command line and returns the exit code. The end of ctx
 // is the user's wish to stop.
@@ -70,7 +76,8 @@ func run(ctx context.Context, args []string, s streams) int {
 		return exited
 	}
 	if err != nil {
-		return tell(s.err, &problem{exitUsage, err.Error(), "", usageHint(name, err)})
+		what, next := withAnswer(err)
+		return tell(s.err, &problem{exitUsage, what, "", cmp.Or(next, usageHint(name, err))})
 	}
 	return tell(s.err, parsed.Run())
 }

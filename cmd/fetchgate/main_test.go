@@ -89,7 +89,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"get", "--help"}, {"demo", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"get", "--help"}, {"demo", "--help"}, {"help", "--help"}, {"help"}, {"help", "get"}} {
 		r := runHere(t.Context(), "", args...)
 		r.wantCode(t, exitOK)
 		if !strings.Contains(r.out, "Usage: fetchgate") || r.err != "" {
@@ -118,6 +118,22 @@ func TestUsage(t *testing.T) {
 		{[]string{"get", "-o", "", "http://example.com/"}, "--output"},
 		{[]string{"get", "-X", "", "http://example.com/"}, "the value is empty"},
 		{[]string{"serve", "--config", ""}, "--config"},
+		{[]string{"get", "--retry=-1", "http://example.com/"}, "0 or more"},
+		{[]string{"get", "--retry-delay", "0s", "http://example.com/"}, "--retry-delay must be more than 0"},
+		{[]string{"get", "--max-redirs=-1", "http://example.com/"}, "the most is 30"},
+		{[]string{"get", "-L", "--no-follow", "http://example.com/"}, "can't be used together"},
+		{[]string{"get", "--no-follow", "--max-redirs", "2", "http://example.com/"}, "can't be used together"},
+		{[]string{"get", "-I", "-d", "a", "http://example.com/"}, "can't be used together"},
+		{[]string{"get", "-b", "cookies.txt", "http://example.com/"}, "NAME=VALUE"},
+		{[]string{"get", "--data-urlencode", "content", "http://example.com/"}, "NAME=VALUE"},
+		{[]string{"get", "--report=xml", "http://example.com/"}, "text or json"},
+		{[]string{"get", "--offline", "ftp://example.com/"}, "use http or https"},
+		{[]string{"get", "--offline", "--json", "{", "http://example.com/"}, "JSON"},
+		{[]string{"get", "--offline", "-X", "get", "http://example.com/"}, "cannot send"},
+		{[]string{"explain", "http://example.com/\xff"}, "UTF-8"},
+		{[]string{"explain", "--address", "nowhere", "http://example.com/"}, "HOST:PORT"},
+		{[]string{"help", "CONECT_TIMEOUT"}, "help CONNECT_TIMEOUT"},
+		{[]string{"help", "\x1b[2J"}, "help --help"},
 		{[]string{"get", "-H", "NoColon", "http://example.com/"}, "Name: value"},
 		{[]string{"get", "-d", "@/does/not/exist", "http://example.com/"}, "no such file"},
 		{[]string{"get", "--address", "nowhere", "http://example.com/"}, "HOST:PORT"},

@@ -24,7 +24,7 @@ const exitCodesHelp = `Exit codes: 0 a response came, whatever its status; 1 the
 	`8 the body could not be written; 22 status 400 or more with --fail; 130 interrupted.`
 
 // problem is an error in the form in which its reader can act on it. why and
-// next may be empty.
+// next may be empty; without what, only the exit code tells.
 type problem struct {
 	code int
 	what string
@@ -45,9 +45,9 @@ func tell(w io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var p *problem
-	if !errors.As(err, &p) {
-		p = writing(err)
+	p := asProblem(err)
+	if p.what == "" {
+		return p.code
 	}
 	fmt.Fprintf(w, "fetchgate: %s\n", p.what)
 	if p.why != "" {
@@ -57,6 +57,15 @@ func tell(w io.Writer, err error) int {
 		fmt.Fprintf(w, "  next: %s\n", p.next)
 	}
 	return p.code
+}
+
+// asProblem is err, or what it means.
+func asProblem(err error) *problem {
+	var p *problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return writing(err)
 }
 
 func writing(err error) *problem {

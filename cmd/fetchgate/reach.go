@@ -30,6 +30,7 @@ const greetingBytes = 4
 // connection is a service as its caller sees it.
 type connection struct {
 	fetchgatev1.FetchServiceClient
+	policy  fetchgatev1.PolicyServiceClient
 	conn    *grpc.ClientConn
 	address string
 
@@ -55,6 +56,7 @@ func dial(address string) (*connection, error) {
 		return nil, err
 	}
 	c.conn, c.FetchServiceClient = conn, fetchgatev1.NewFetchServiceClient(conn)
+	c.policy = fetchgatev1.NewPolicyServiceClient(conn)
 	return c, nil
 }
 

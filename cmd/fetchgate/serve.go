@@ -8,12 +8,20 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	"github.com/fetchgate/fetchgate/service"
 	"github.com/fetchgate/fetchgate/service/config"
 )
+
+// memoryRatio is how much of the cgroup's memory Go may use before it collects
+// garbage more often: the rest is for what Go does not count.
+const memoryRatio = 0.9
 
 // maxRulesShown is how many rules the first screen has room for.
 const maxRulesShown = 5
@@ -43,12 +51,19 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 	// where the rest goes, and only to who debugs.
 	slog.SetLogLoggerLevel(slog.LevelDebug)
 	slog.SetDefault(log)
+	// Whoever reads the audit record from standard output may go: that is an
+	// error of writing and not the end of the service.
+	signal.Ignore(syscall.SIGPIPE)
+	if _, err := memlimit.Set(memlimit.WithRatio(memoryRatio), memlimit.WithProvider(memlimit.FromCgroup)); err != nil {
+		log.Warn("the memory limit of the cgroup is not known; set GOMEMLIMIT", "err", err)
+	}
 	served, err := service.New(service.Options{
 		Config:      loaded,
 		GRPCAddress: c.GRPCAddress,
 		HTTPAddress: c.HTTPAddress,
 		Version:     version,
 		Log:         log,
+		Stdout:      s.out,
 	})
 	if err != nil {
 		return c.cannotStart(err, name)

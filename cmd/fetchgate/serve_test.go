@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -81,6 +82,7 @@ func configure(t *testing.T, origins ...string) string {
 // TestServeAndGet: every exit code of get that a real service and a real
 // upstream can bring about.
 func TestServeAndGet(t *testing.T) {
+	t.Setenv("LC_ALL", "C") // so that charts are ASCII
 	big := strings.Repeat("0123456789abcdef", 4<<20/16)
 	upstream := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(r *fetchtest.Recorded) fetchtest.Step {
 		switch r.Target {
@@ -135,9 +137,70 @@ func TestServeAndGet(t *testing.T) {
 			t.Errorf("the report does not say %q:\n%s", says, r.err)
 		}
 	}
-	if r := s.stop(); r.code != exitOK || r.out != "" {
+	wantAudit(t, s.stop())
+}
+
+// wantAudit fails the test unless serve has ended well and printed the audit
+// record alone.
+func wantAudit(t *testing.T, r result) {
+	t.Helper()
+	if r.code != exitOK || r.out == "" {
 		t.Errorf("serve ends with %d, stdout %q", r.code, r.out)
 	}
+	for line := range strings.Lines(r.out) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("serve prints %q", line)
+		}
+	}
+}
+
+// TestServeAttempts: what get asks for and tells of attempts, redirects and
+// decisions is what a real service does.
+func TestServeAttempts(t *testing.T) {
+	t.Setenv("LC_ALL", "C")
+	var unsteady atomic.Int32
+	upstream := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(r *fetchtest.Recorded) fetchtest.Step {
+		switch {
+		case r.Target == "/unsteady" && unsteady.Add(1)%2 == 1, r.Target == "/down":
+			return fetchtest.Answer(503, "later")
+		case r.Target == "/moved":
+			return fetchtest.Write("HTTP/1.1 302 Found\r\nLocation: /arrived\r\nContent-Length: 0\r\n\r\n")
+		case r.Target == "/trap":
+			return fetchtest.Write("HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\nContent-Length: 0\r\n\r\n")
+		}
+		return fetchtest.Answer(200, "hello\n")
+	}})
+	s := serve(t, "--config", configure(t, upstream.URL("")))
+	for _, c := range []struct {
+		path string
+		args []string
+		code int
+		out  string
+		says []string
+	}{
+		{"/unsteady", []string{"-v"}, exitOK, "hello\n", []string{"< HTTP/1.1 503\n<\n* waited ", "* attempt 2\n", "< HTTP/1.1 200 OK\n"}},
+		{"/unsteady", []string{"--retry", "0"}, exitOK, "later", nil},
+		{"/down", []string{"--retry", "1", "--retry-delay", "1ms", "--report"}, exitOK, "later", []string{"report: 2 attempts, 2 hops", "|", "no further attempt: MAX: ", ", 2 attempts, "}},
+		{"/down", []string{"-X", "POST", "--report"}, exitOK, "later", []string{"report: 1 attempt, ", "no further attempt: NOT_IDEMPOTENT: "}},
+		{"/moved", []string{"-L", "-v"}, exitOK, "hello\n", []string{"< Location: /arrived\n", "> GET /arrived HTTP/1.1\n"}},
+		{"/moved", []string{"-v", "--stream"}, exitOK, "hello\n", []string{"< Location: /arrived\n", "* GET " + upstream.URL("/arrived") + ": 200, rule upstream\n"}},
+		{"/moved", []string{"--no-follow"}, exitOK, "", []string{"302 Found, which leads to /arrived and is not followed"}},
+		{"/trap", nil, exitDenied, "", []string{"denied by policy on the way: REDIRECT_DENIED"}},
+		{"/hello", []string{"--offline", "--max-redirs", "4"}, exitOK, "GET " + upstream.URL("/hello") + "\n", nil},
+	} {
+		r := runHere(t.Context(), "", append([]string{"get", "--address", s.address, upstream.URL(c.path)}, c.args...)...)
+		if r.code != c.code || !strings.HasPrefix(r.out, c.out) {
+			t.Errorf("%s %q: exit code %d, stdout %q", c.path, c.args, r.code, r.out)
+		}
+		for _, says := range c.says {
+			if !strings.Contains(r.err, says) {
+				t.Errorf("%s %q: stderr, want %q:\n%s", c.path, c.args, says, r.err)
+			}
+		}
+	}
+	runHere(t.Context(), "", "explain", "--address", s.address, upstream.URL("/")).wantCode(t, exitOK)
+	runHere(t.Context(), "", "explain", "--address", s.address, "http://10.0.0.1/").wantCode(t, exitDenied)
+	runHere(t.Context(), "", "explain", "--address", s.address, "-H", "Host: a", upstream.URL("/")).wantCode(t, exitRPC)
 }
 
 func TestServeFirstScreen(t *testing.T) {

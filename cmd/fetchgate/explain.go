@@ -1,0 +1,127 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+)
+
+type explainCommand struct {
+	headFlags
+
+	Address string `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
+	JSON    bool   `name:"json" help:"Print the decision as JSON."`
+}
+
+// Help is the end of the command's help.
+func (explainCommand) Help() string {
+	return "It asks what policy decides about a request, and why. No byte goes to the upstream.\n\n" +
+		"Exit codes: 0 allowed; 2 wrong usage; 3 the service did not explain it, or would refuse a field of the request; 4 denied by policy; 130 interrupted."
+}
+
+// Run prints the decision.
+func (c *explainCommand) Run(ctx context.Context, s streams, name program) error {
+	request, err := c.head()
+	if err != nil {
+		return &problem{exitUsage, "cannot explain this request", err.Error(), fmt.Sprintf("%s explain --help", name)}
+	}
+	service, err := dial(c.Address)
+	if err != nil {
+		return &problem{exitUsage, "cannot use the address " + c.Address, err.Error(), "write it as HOST:PORT"}
+	}
+	defer service.Close()
+	decision, err := service.policy.Explain(ctx, &fetchgatev1.ExplainRequest{Request: request})
+	if err != nil {
+		return notExplained(service.problem(ctx, err, name), err)
+	}
+	if c.JSON {
+		writeJSON(s.out, decision)
+	} else {
+		printDecision(s.out, decision)
+	}
+	return verdict(decision)
+}
+
+// notExplained is the problem of an Explain that gave no answer.
+func notExplained(p *problem, err error) *problem {
+	if status.Code(err) == codes.Unimplemented {
+		return &problem{exitRPC, "the service does not explain its decisions", "it is older than this command", "ask its operator for a newer one, or another with --address"}
+	}
+	return p
+}
+
+// verdict is the problem that a decision is for who wants to fetch; nil if it
+// is none.
+func verdict(d *fetchgatev1.ExplainResponse) error {
+	switch {
+	case len(d.GetViolations()) > 0:
+		v := d.GetViolations()[0]
+		return &problem{exitRPC, "the service would refuse the request",
+			escaped(v.GetField()) + ": " + escaped(v.GetDescription()), "mend the part of the request that is named above"}
+	case !d.GetAllowed():
+		return &problem{exitDenied, "denied by policy, rule " + cmp.Or(escaped(d.GetRule()), "none"),
+			escaped(d.GetWhy()), cmp.Or(escaped(d.GetHint()), "ask the owner of the policy")}
+	}
+	return nil
+}
+
+// printDecision prints everything about a decision. Its texts may hold what a
+// caller wrote, so all of them are escaped.
+func printDecision(w io.Writer, d *fetchgatev1.ExplainResponse) {
+	fmt.Fprintf(w, "%s: %s\n", decided(d), cmp.Or(escaped(d.GetCanonicalUrl()), "the request is not whole"))
+	fmt.Fprintf(w, "  rule %s, generation %d\n", ruleAt(d.GetRule(), d.GetRuleLocation()), d.GetGeneration())
+	for _, line := range []struct{ name, text string }{{"why", d.GetWhy()}, {"next", d.GetHint()}} {
+		if line.text != "" {
+			fmt.Fprintf(w, "  %s: %s\n", line.name, escaped(line.text))
+		}
+	}
+	for _, check := range d.GetChecks() {
+		answer := "failed"
+		if check.GetPassed() {
+			answer = "passed"
+		}
+		fmt.Fprintf(w, "  check %s %s: %s\n", escaped(check.GetCheck()), answer, escaped(check.GetDetail()))
+	}
+	for _, near := range d.GetNearMisses() {
+		fmt.Fprintf(w, "  near: rule %s would decide otherwise if %s\n", ruleAt(near.GetRule(), near.GetRuleLocation()), escaped(near.GetDifference()))
+	}
+	for _, address := range d.GetAddresses() {
+		answer := "denied"
+		if address.GetAllowed() {
+			answer = "allowed"
+		}
+		fmt.Fprintf(w, "  address %s %s: %s\n", escaped(address.GetAddress()), answer, escaped(address.GetAddressClass()))
+	}
+	for _, v := range d.GetViolations() {
+		fmt.Fprintf(w, "  refused: %s: %s\n", escaped(v.GetField()), escaped(v.GetDescription()))
+	}
+	for _, path := range d.GetClamped() {
+		fmt.Fprintf(w, "  lowered to the service's maximum: %s\n", escaped(path))
+	}
+	printLimits(w, "  ", d.GetLimits())
+}
+
+func decided(d *fetchgatev1.ExplainResponse) string {
+	switch {
+	case len(d.GetViolations()) > 0:
+		return "refused"
+	case d.GetAllowed():
+		return "allowed"
+	}
+	return "denied"
+}
+
+// ruleAt names a rule and where it stands.
+func ruleAt(rule, location string) string {
+	name := cmp.Or(escaped(rule), "none")
+	if location == "" {
+		return name
+	}
+	return fmt.Sprintf("%s (%s)", name, escaped(location))
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+)
+
+// decisions are one that allows, one that denies, and one whose request would
+// be refused.
+var (
+	allowed = &fetchgatev1.ExplainResponse{
+		Allowed: true, CanonicalUrl: "https://example.com/a", Rule: "partners", RuleLocation: "policy.yaml:41", Generation: 3,
+		Why: "The rule names this origin.", Checks: []*fetchgatev1.PolicyCheck{{Check: "origin", Passed: true, Detail: "https://example.com"}},
+		Limits: &fetchgatev1.EffectiveLimits{Total: &durationpb.Duration{Seconds: 30}, MaxAttempts: 3, MaxRedirects: 10},
+	}
+	deniedDecision = &fetchgatev1.ExplainResponse{
+		CanonicalUrl: "http://10.0.0.1/\x1b", Rule: "default-deny", Why: "No rule allows it.", Hint: "Ask team-edge.",
+		Checks:     []*fetchgatev1.PolicyCheck{{Check: "method", Detail: "POST"}},
+		NearMisses: []*fetchgatev1.NearMiss{{Rule: "partners", RuleLocation: "policy.yaml:41", Difference: "method were GET"}},
+		Addresses:  []*fetchgatev1.AddressDecision{{Address: "10.0.0.1", AddressClass: "private"}},
+	}
+	refusedDecision = &fetchgatev1.ExplainResponse{Rule: "partners",
+		Violations: []*fetchgatev1.FieldViolation{{Field: "request.headers[0]", Description: "Host is set by fetchgate"}},
+		Clamped:    []string{"options.timeouts.total"}}
+)
+
+// explaining is a service that answers every Explain alike.
+func explaining(decision *fetchgatev1.ExplainResponse, err error) *canned {
+	return &canned{explain: func() (*fetchgatev1.ExplainResponse, error) { return decision, err }}
+}
+
+func TestExplain(t *testing.T) {
+	for name, c := range map[string]struct {
+		service *canned
+		code    int
+		out     []string
+		err     string
+	}{
+		"allowed": {explaining(allowed, nil), exitOK, []string{"allowed: https://example.com/a\n  rule partners (policy.yaml:41), generation 3\n  why: The rule names this origin.\n" +
+			"  check origin passed: https://example.com\n  limits: total 30s\n", "3 attempts, 10 redirects\n"}, ""},
+		"denied": {explaining(deniedDecision, nil), exitDenied, []string{"denied: http://10.0.0.1/\\x1b\n  rule default-deny, generation 0\n", "  next: Ask team-edge.\n  check method failed: POST\n",
+			"  near: rule partners (policy.yaml:41) would decide otherwise if method were GET\n  address 10.0.0.1 denied: private\n"},
+			"fetchgate: denied by policy, rule default-deny\n  No rule allows it.\n  next: Ask team-edge.\n"},
+		"refused": {explaining(refusedDecision, nil), exitRPC, []string{"refused: the request is not whole\n", "  refused: request.headers[0]: Host is set by fetchgate\n  lowered to the service's maximum: options.timeouts.total\n"},
+			"would refuse the request\n  request.headers[0]: Host is set by fetchgate\n"},
+		"older":  {&canned{}, exitRPC, nil, "the service does not explain its decisions\n  it is older than this command\n"},
+		"failed": {explaining(nil, refusedWith(codes.Unauthenticated, "who are you")), exitRPC, nil, "Unauthenticated\n  who are you\n  next: ask the service's operator"},
+	} {
+		r := runHere(t.Context(), "", "explain", "--address", c.service.start(t), "-X", "POST", "-H", "A: b", "https://example.com/a")
+		r.wantCode(t, c.code)
+		for _, part := range c.out {
+			if !strings.Contains(r.out, part) {
+				t.Errorf("%s: stdout, want %q:\n%s", name, part, r.out)
+			}
+		}
+		if !strings.Contains(r.err, c.err) || c.out == nil && r.out != "" {
+			t.Errorf("%s: stdout %q; stderr, want %q:\n%s", name, r.out, c.err, r.err)
+		}
+		want := &fetchgatev1.FetchRequest{Request: &fetchgatev1.HttpRequest{Method: "POST", Url: "https://example.com/a",
+			Headers: []*fetchgatev1.HeaderField{{Name: "A", Value: []byte("b")}}}}
+		if name != "older" && (len(c.service.asked) != 1 || !proto.Equal(c.service.asked[0], want)) {
+			t.Errorf("%s: it asks for %v", name, c.service.asked)
+		}
+	}
+}
+
+// TestExplainJSON: the same bytes each time, and nothing lost.
+func TestExplainJSON(t *testing.T) {
+	service := explaining(deniedDecision, nil)
+	address := service.start(t)
+	r := runHere(t.Context(), "", "explain", "--json", "--address", address, "http://10.0.0.1/")
+	r.wantCode(t, exitDenied)
+	decision := &fetchgatev1.ExplainResponse{}
+	if err := protojson.Unmarshal([]byte(r.out), decision); err != nil || !proto.Equal(decision, deniedDecision) {
+		t.Errorf("%v: it prints\n%s", err, r.out)
+	}
+	if !strings.HasPrefix(r.out, "{\n  \"canonicalUrl\": \"http://10.0.0.1/\\u001b\",\n") || !json.Valid([]byte(r.out)) {
+		t.Errorf("it prints\n%s", r.out)
+	}
+}
+
+func TestOffline(t *testing.T) {
+	const request = "POST https://example.com/a%20b?q=1\nHost: example.com\nAuthorization: [redacted]\nX-Bytes: \\xff\nContent-Type: application/json\n" +
+		"Content-Length: 2\nCookie: [redacted]\nUser-Agent: fetchgate/(version of the service)\nAccept: */*\nAccept-Encoding: gzip, deflate, br, zstd\n\n" +
+		"not sent; body 2 B\nillegal bytes of the URL were percent-encoded\n"
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	for name, c := range map[string]struct {
+		address string
+		code    int
+		says    string
+	}{
+		"allowed":   {explaining(allowed, nil).start(t), exitOK, "allowed: https://example.com/a\n"},
+		"denied":    {explaining(deniedDecision, nil).start(t), exitDenied, "denied: http"},
+		"older":     {(&canned{}).start(t), exitOK, "policy was not asked: the service does not explain its decisions\n"},
+		"not there": {nobody.Addr().String(), exitOK, "policy was not asked: cannot reach fetchgate at " + nobody.Addr().String() + "\n"},
+		"draining":  {explaining(nil, refusedWith(codes.ResourceExhausted, "too much")).start(t), exitRPC, ""},
+	} {
+		r := runHere(t.Context(), "", "get", "--offline", "--address", c.address, "-H", "Authorization: Bearer secret", "-H", "X-Bytes: \xff",
+			"-b", "session=secret", "--json", "{}", "https://EXAMPLE.com:443/a b?q=1")
+		r.wantCode(t, c.code)
+		if !strings.HasPrefix(r.out, request+c.says) || strings.Contains(r.out+r.err, "secret") {
+			t.Errorf("%s: it prints\n%s\nwant\n%s", name, r.out, request+c.says)
+		}
+	}
+	service := explaining(allowed, nil)
+	r := runHere(t.Context(), "", "get", "--offline", "--address", service.start(t), "-A", "", "--no-decode", "--retry", "1", "http://example.com/")
+	r.wantCode(t, exitOK)
+	if !strings.HasPrefix(r.out, "GET http://example.com/\nHost: example.com\nAccept: */*\n\nnot sent; body 0 B\nallowed") {
+		t.Errorf("it prints\n%s", r.out)
+	}
+	if len(service.asked) != 1 || service.asked[0].GetOptions().GetRetry().GetMaxAttempts() != 2 {
+		t.Errorf("it asks for %v", service.asked)
+	}
+}

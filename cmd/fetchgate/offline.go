@@ -1,0 +1,78 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/body"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// preview shows a request that is not sent.
+type preview struct {
+	service *connection
+	out     io.Writer
+	name    program
+}
+
+// show prints the request and, where the service answers, its decision.
+func (p preview) show(ctx context.Context, request *fetchgatev1.FetchRequest) error {
+	if err := p.request(request); err != nil {
+		return &problem{exitUsage, "cannot send this request", err.Error(), fmt.Sprintf("%s get --help", p.name)}
+	}
+	return p.decision(ctx, request)
+}
+
+// request prints the request as it would go out, as far as that is known
+// without the service.
+func (p preview) request(r *fetchgatev1.FetchRequest) error {
+	method := cmp.Or(r.GetRequest().GetMethod(), "GET")
+	if err := fetch.CheckMethod(method); err != nil {
+		return err
+	}
+	to, err := fetch.ParseURL(r.GetRequest().GetUrl())
+	if err != nil {
+		return err
+	}
+	size := int64(0)
+	if content := r.GetRequest().GetBody(); content != nil {
+		encoded, err := body.Encode(content)
+		if err != nil {
+			return err
+		}
+		size = encoded.Source.Length()
+	}
+	fmt.Fprintf(p.out, "%s %s\nHost: %s\n", method, to.URL(), to.Origin.Authority())
+	for _, field := range wireFields(r) {
+		fmt.Fprintf(p.out, "%s: %s\n", escaped(field.GetName()), shownValue(field))
+	}
+	fmt.Fprintf(p.out, "\nnot sent; body %s\n", formatBytes(size))
+	if to.Encoded {
+		fmt.Fprintln(p.out, "illegal bytes of the URL were percent-encoded")
+	}
+	return nil
+}
+
+// decision prints what the service would do with the request. A service that
+// cannot be reached, or is too old to say, is no error.
+func (p preview) decision(ctx context.Context, r *fetchgatev1.FetchRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	decision, err := p.service.policy.Explain(ctx, &fetchgatev1.ExplainRequest{Request: r.GetRequest(), Options: r.GetOptions()})
+	switch reason, _ := errorInfo(status.Convert(err)); {
+	case err == nil:
+		printDecision(p.out, decision)
+		return verdict(decision)
+	case status.Code(err) == codes.Unavailable && reason == "", status.Code(err) == codes.DeadlineExceeded, status.Code(err) == codes.Unimplemented:
+		problem := notExplained(p.service.problem(ctx, err, p.name), err)
+		_, err := fmt.Fprintf(p.out, "policy was not asked: %s\n", problem.what)
+		return err
+	}
+	return p.service.problem(ctx, err, p.name)
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/body"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// transcript tells what was said to upstreams and what they said, as curl does
+// with -v: "> " before what was sent, "< " before what came, "* " before what
+// is known besides. A nil transcript tells nothing.
+type transcript struct {
+	w    io.Writer
+	sent *fetchgatev1.FetchRequest
+
+	begun bool // whether the request was printed
+}
+
+// whole tells all of a fetch whose answer came in one message.
+func (t *transcript) whole(answer *fetchgatev1.FetchResponse) {
+	if t == nil {
+		return
+	}
+	attempts := answer.GetReport().GetAttempts()
+	for i, attempt := range attempts {
+		var heads []*fetchgatev1.HttpHead // those of earlier attempts are not kept
+		if i == len(attempts)-1 {
+			heads = lastHeads(answer, attempt)
+		}
+		t.attempt(attempt)
+		for j, hop := range attempt.GetHops() {
+			t.hop(hop)
+			var head *fetchgatev1.HttpHead
+			if heads != nil {
+				head = heads[j]
+			}
+			if !hasLeft(hop) {
+				fmt.Fprintln(t.w, "* nothing was sent")
+				continue
+			}
+			t.request(hop, head, j == 0)
+			t.response(hop, head)
+		}
+		t.outcome(attempt)
+	}
+}
+
+// hasLeft tells whether a request left, or began to.
+func hasLeft(h *fetchgatev1.Hop) bool {
+	return h.GetStatus() != 0 || h.GetTimings().GetSend() != nil || h.GetTimings().GetFirstByte() != nil
+}
+
+// lastHeads are the heads of the hops of the last attempt, nil for those that
+// did not come or were cut for their size.
+func lastHeads(answer *fetchgatev1.FetchResponse, last *fetchgatev1.Attempt) []*fetchgatev1.HttpHead {
+	response := answer.GetResponse()
+	if response == nil {
+		response = answer.GetFailure().GetResponse()
+	}
+	left := append([]*fetchgatev1.HttpHead(nil), response.GetHistory()...)
+	if response.GetHead() != nil {
+		left = append(left, response.GetHead())
+	}
+	heads := make([]*fetchgatev1.HttpHead, len(last.GetHops()))
+	for i := len(heads) - 1; i >= 0 && len(left) > 0; i-- {
+		if head := left[len(left)-1]; head.GetStatus() == last.GetHops()[i].GetStatus() {
+			heads[i], left = head, left[:len(left)-1]
+		}
+	}
+	return heads
+}
+
+// came tells of a head as it comes, and before the first what was sent for it.
+func (t *transcript) came(head *fetchgatev1.HttpHead) {
+	if t == nil {
+		return
+	}
+	if !t.begun {
+		t.begun = true
+		t.request(nil, head, true)
+	}
+	t.response(nil, head)
+}
+
+// facts tells, after a stream, what its heads did not.
+func (t *transcript) facts(report *fetchgatev1.FetchReport) {
+	if t == nil {
+		return
+	}
+	for _, attempt := range report.GetAttempts() {
+		t.attempt(attempt)
+		for _, hop := range attempt.GetHops() {
+			fmt.Fprintf(t.w, "* %s\n", hopOutcome(hop))
+			t.hop(hop)
+		}
+		t.outcome(attempt)
+	}
+}
+
+func (t *transcript) attempt(a *fetchgatev1.Attempt) {
+	if wait := a.GetWait().AsDuration(); wait > 0 {
+		fmt.Fprintf(t.w, "* waited %s\n", formatDuration(wait))
+	}
+	if a.GetNumber() > 1 {
+		fmt.Fprintf(t.w, "* attempt %d\n", a.GetNumber())
+	}
+}
+
+func (t *transcript) hop(h *fetchgatev1.Hop) {
+	for _, line := range connectionLines(h.GetConnection()) {
+		fmt.Fprintf(t.w, "* %s\n", line)
+	}
+	if times := stageTimes(h.GetTimings()); times != "" {
+		fmt.Fprintf(t.w, "* %s\n", times)
+	}
+}
+
+func (t *transcript) outcome(a *fetchgatev1.Attempt) {
+	if a.GetReason() != fetchgatev1.FailureReason_FAILURE_REASON_UNSPECIFIED {
+		fmt.Fprintf(t.w, "* attempt %d failed: %s: %s\n", a.GetNumber(), enumName(a.GetReason().String(), "FAILURE_REASON_"), escaped(a.GetMessage()))
+	}
+}
+
+// request tells of a request. Its fields are known of the first hop alone.
+func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, first bool) {
+	url, method := hop.GetUrl(), hop.GetMethod()
+	if first {
+		url, method = t.sent.GetRequest().GetUrl(), t.sent.GetRequest().GetMethod()
+	} else if head.GetUrl() != "" {
+		url = head.GetUrl()
+	}
+	protocol := cmp.Or(head.GetProtocol(), hop.GetConnection().GetProtocol())
+	to, err := fetch.ParseURL(url)
+	if err != nil { // a service that lets it pass reads it otherwise
+		fmt.Fprintf(t.w, "> %s %s %s\n", escaped(cmp.Or(method, "GET")), escaped(url), escaped(protocol))
+		return
+	}
+	fmt.Fprintf(t.w, "> %s %s %s\n> Host: %s\n", escaped(cmp.Or(method, "GET")), escaped(to.Target), escaped(protocol), escaped(to.Origin.Authority()))
+	if first {
+		t.fields("> ", wireFields(t.sent))
+	} else {
+		fmt.Fprintln(t.w, "* and those fields of the first request that the redirect left")
+	}
+	fmt.Fprintln(t.w, ">")
+}
+
+// response tells of a response; of one whose head is not known, its status.
+func (t *transcript) response(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead) {
+	switch {
+	case head != nil:
+		fmt.Fprintf(t.w, "< %s %s\n", escaped(head.GetProtocol()), statusLine(head))
+		t.fields("< ", head.GetHeaders())
+	case hop.GetStatus() != 0:
+		fmt.Fprintf(t.w, "< %s %d\n", escaped(hop.GetConnection().GetProtocol()), hop.GetStatus())
+	default:
+		fmt.Fprintln(t.w, "* no response")
+		return
+	}
+	fmt.Fprintln(t.w, "<")
+}
+
+func (t *transcript) fields(prefix string, fields []*fetchgatev1.HeaderField) {
+	for _, f := range fields {
+		fmt.Fprintf(t.w, "%s%s: %s\n", prefix, escaped(f.GetName()), shownValue(f))
+	}
+}
+
+// shownValue is the value of a field, unless it holds credentials or cookies.
+func shownValue(f *fetchgatev1.HeaderField) string {
+	switch strings.ToLower(f.GetName()) {
+	case "authorization", "proxy-authorization", "cookie", "set-cookie":
+		return "[redacted]"
+	}
+	return fetch.Escape(f.GetValue(), maxMessage)
+}
+
+// wireFields are the fields of the first hop as far as they can be known here:
+// those of the caller, then what goes with the body, then the defaults.
+func wireFields(r *fetchgatev1.FetchRequest) []*fetchgatev1.HeaderField {
+	given := r.GetRequest().GetHeaders()
+	fields := append([]*fetchgatev1.HeaderField(nil), given...)
+	add := func(name, value string) {
+		if !hasField(given, name) {
+			fields = append(fields, &fetchgatev1.HeaderField{Name: name, Value: []byte(value)})
+		}
+	}
+	if r.GetRequest().GetBody() != nil {
+		encoded, err := body.Encode(r.GetRequest().GetBody())
+		if err == nil && encoded.ContentType != "" {
+			add("Content-Type", encoded.ContentType)
+		}
+		if err == nil {
+			add("Content-Length", strconv.FormatInt(encoded.Source.Length(), 10))
+		}
+	}
+	if len(r.GetRequest().GetCookies()) > 0 {
+		add("Cookie", "")
+	}
+	if len(r.GetRequest().GetOmitDefaultFields()) == 0 { // else it is the User-Agent
+		add("User-Agent", "fetchgate/(version of the service)")
+	}
+	add("Accept", "*/*")
+	decode := r.GetOptions().GetResponse()
+	if (decode == nil || decode.Decode == nil || decode.GetDecode()) && !hasField(given, "Range") {
+		add("Accept-Encoding", body.AcceptEncoding)
+	}
+	return fields
+}
