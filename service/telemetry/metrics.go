@@ -48,6 +48,9 @@ func reasonWords() []string {
 // fetch.Limits and two more.
 func limitWords() []string {
 	words := []string{"max_url_bytes", "max_method_bytes"}
+	// Those of the connections of callers, as package listener calls them.
+	words = append(words, "connections", "connections_per_peer", "idle", "descriptors", "stalled_write",
+		"resets", "settings", "control_frames", "header_block", "unfinished_messages")
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[fetch.Limits]()) {
 		words = append(words, snake(field.Name))
 	}
