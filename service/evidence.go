@@ -27,7 +27,9 @@ const leastHeldBytes = 16 << 20
 // nothing.
 func limitsOf(c *config.Loaded) fetch.Limits {
 	limits := c.Limits()
-	if most := debug.SetMemoryLimit(-1); most != math.MaxInt64 && c.Config.GetLimits().MaxHeldBytes == nil {
+	set := c.Config.GetLimits()
+	isSet := set != nil && set.MaxHeldBytes != nil
+	if most := debug.SetMemoryLimit(-1); most != math.MaxInt64 && !isSet {
 		limits.MaxHeldBytes = max(most/4, leastHeldBytes)
 	}
 	return limits
