@@ -7,6 +7,7 @@ import (
 
 	"github.com/fetchgate/fetchgate/service"
 	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/policy"
 )
 
 type checkCommand struct {
@@ -23,22 +24,23 @@ func (c *checkCommand) Run(s streams) error {
 	if err := readable(c.File); err != nil {
 		return &problem{exitUsage, "cannot check " + c.File, err.Error(), "name a file that can be read"}
 	}
+	var compiled *policy.Policy
 	loaded, err := config.Load(c.File)
 	if err == nil {
-		err = compiles(loaded)
+		compiled, err = service.CompilePolicy(loaded, nil)
 	}
 	if err != nil {
 		fmt.Fprintln(s.out, err)
 		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}
 	}
-	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(loaded))
+	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(loaded, compiled))
 	return err
 }
 
 // scope says how much a configuration names, and what holds where it names
 // nothing.
-func scope(c *config.Loaded) string {
-	rules, callers := "no rules: public addresses on ports 80 and 443", "no callers: loopback only"
+func scope(c *config.Loaded, p *policy.Policy) string {
+	rules, callers := "no rules, "+p.Describe()[0], "no callers: loopback only"
 	if n := len(c.Config.GetRules()); n > 0 {
 		rules = count(int32(n), "rule")
 	}
@@ -60,9 +62,4 @@ func readable(path string) error {
 		return errors.New("it is a directory")
 	}
 	return nil
-}
-
-func compiles(c *config.Loaded) error {
-	_, err := service.CompilePolicy(c, nil)
-	return err
 }

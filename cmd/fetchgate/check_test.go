@@ -14,7 +14,7 @@ func TestCheck(t *testing.T) {
 		says string
 	}{
 		{"rules:\n  - {name: one, origins: [\"https://one.example\"]}\ncallers:\n  - {name: a, dangerous_anonymous: true}\n", exitOK, ": ok (1 rule; 1 caller)\n"},
-		{"log: {level: debug}\n", exitOK, ": ok (no rules: public addresses on ports 80 and 443; no callers: loopback only)\n"},
+		{"log: {level: debug}\n", exitOK, ": ok (no rules, default: http on port 80 and https on port 443 of public addresses; no callers: loopback only)\n"},
 		{"rulez: []\n", exitFailed, "fetchgate.yaml:1:1: "},
 		{"rules:\n  - {name: one, origins: [\"ftp://one.example\"]}\n", exitFailed, "fetchgate.yaml:2:"},
 		{"rules:\n  - name: one\n    origins: [\"https://one.example\"]\n    when: \"true\"\n", exitFailed, "fetchgate.yaml:4:5: "},

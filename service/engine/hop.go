@@ -131,7 +131,8 @@ func downgrade(a *fetch.Attempt, d policy.Decision) *fetch.Denied {
 	return &fetch.Denied{
 		Reason: fetch.ReasonDestinationDenied, Rule: d.Rule,
 		Message: "the redirect leads from https to http, where anybody on the way can read and change what is said",
-		Hint:    "Ask the upstream's owner to redirect to https, or the owner of the policy for dangerous_allow_downgrade.",
+		Hint:    "Ask the upstream's owner to redirect to https, or the policy's owner for dangerous_allow_downgrade.",
+		Audit:   a.Hops[n-2].Destination.Origin.String() + " redirects to " + a.Hops[n-1].Destination.Origin.String(),
 	}
 }
 

@@ -79,19 +79,19 @@ func (c *call) admit(m proto.Message) (fetch.Caller, error) {
 	c.report.Caller = who
 	var refused *limit.Refused
 	if c.lease, refused = c.server.admission.Admit(who.Name, who.Peer.Addr()); refused != nil {
-		return who, c.overLimit(refused)
+		return who, c.server.overLimit(refused)
 	}
 	size := proto.Size(m)
 	if refused = c.lease.Take(size); refused != nil {
-		return who, c.overLimit(refused)
+		return who, c.server.overLimit(refused)
 	}
 	c.request = size
 	return who, nil
 }
 
 // overLimit refuses an RPC for a limit of the server.
-func (c *call) overLimit(r *limit.Refused) *refusal {
-	c.server.onRefused(r)
+func (s *Server) overLimit(r *limit.Refused) *refusal {
+	s.onRefused(r)
 	reason := reasonOverloaded
 	if r.Scope != "server" {
 		reason = reasonCallerQuota

@@ -15,12 +15,18 @@ import (
 // Explain plans the request as Fetch does and asks the policy that Fetch asks.
 // Nothing is sent to an upstream and no name is resolved: addresses stays empty,
 // since no caller can have the right explain:addresses yet. What Fetch would
-// refuse is an answer here; the only RPC error is for a caller that is not known.
+// refuse is an answer here; RPC errors are for a caller that is not known, or has
+// too much under way.
 func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (*fetchgatev1.ExplainResponse, error) {
 	who, ok := caller.FromContext(ctx)
 	if !ok {
 		return nil, unknownCaller()
 	}
+	lease, refused := e.admission.Admit(who.Name, who.Peer.Addr())
+	if refused != nil {
+		return nil, e.overLimit(refused)
+	}
+	defer lease.Done()
 	plan, violations := e.examine(m)
 	plan.Caller = who
 	answer := &fetchgatev1.ExplainResponse{Generation: plan.Generation, Clamped: plan.Clamped}
