@@ -28,6 +28,13 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("a table", func(t *testing.T) { compareWritesTable(t, dir) })
+	t.Run("a flood", func(t *testing.T) {
+		var out bytes.Buffer
+		if err := floodBuilt(t.Context(), dir, &out); err != nil || !strings.Contains(out.String(), "MiB resident at most") {
+			t.Errorf("%v\n%s", err, &out)
+		}
+		t.Log(out.String())
+	})
 	t.Run("its limit", func(t *testing.T) {
 		s := settings{rounds: 1000, slice: time.Second, streamMiB: 1 << 20, limit: time.Second}
 		err := compare(t.Context(), s, dir, io.Discard)

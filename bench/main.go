@@ -3,6 +3,8 @@
 // writes the table of docs/performance.md. It needs Linux (/proc) and the go
 // command.
 //
+// With -flood it floods fetchgate in little memory instead.
+//
 // "bench upstream" is the HTTP server that both services fetch from; bench
 // starts it by itself.
 package main
@@ -55,6 +57,7 @@ func main() {
 		s.slice, s.streamMiB, s.limit = 400*time.Millisecond, 128, 20*time.Second
 		return nil
 	})
+	isFlood := flag.Bool("flood", false, "flood fetchgate in little memory instead, and see what becomes of it")
 	flag.IntVar(&s.rounds, "rounds", s.rounds, "how often each case is measured")
 	flag.DurationVar(&s.slice, "slice", s.slice, "how long one round of a unary case takes")
 	flag.Int64Var(&s.streamMiB, "stream-mib", s.streamMiB, "how large one stream is, in MiB")
@@ -66,7 +69,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, s, os.Stdout); err != nil {
+	measured := func() error { return run(ctx, s, os.Stdout) }
+	if *isFlood {
+		measured = func() error { return flood(ctx, os.Stdout) }
+	}
+	if err := measured(); err != nil {
 		fail(err)
 	}
 }

@@ -92,15 +92,15 @@ func newHeld(pool mem.BufferPool, lease *limit.Lease) *held {
 	return &held{pool: pool, lease: lease, returned: make(chan struct{}, 1)}
 }
 
-// take lends a buffer of length n, or says that there is no memory for it.
+// take lends a buffer of length n, or says that there is no memory for it,
+// before any is allocated.
 func (h *held) take(n int) (*[]byte, *limit.Refused) {
-	b := h.pool.Get(n)
-	if refused := h.lease.Take(cap(*b)); refused != nil {
-		h.pool.Put(b)
+	size := buffers.size(n)
+	if refused := h.lease.Take(size); refused != nil {
 		return nil, refused
 	}
-	h.bytes.Add(int64(cap(*b)))
-	return b, nil
+	h.bytes.Add(int64(size))
+	return h.pool.Get(n), nil
 }
 
 // Put takes a buffer back.

@@ -117,9 +117,12 @@ func (c *call) whole(m *fetchgatev1.FetchRequest) (any, error) {
 	}
 	if failure := c.failed(err); failure != nil {
 		response := sink.partial(failure, c.report)
-		return &fetchgatev1.FetchResponse{
-			Report:  reportMessage(c.report, true),
-			Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, response, plan.Generation)},
+		return &failureReply{
+			FetchResponse: &fetchgatev1.FetchResponse{
+				Report:  reportMessage(c.report, true),
+				Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, response, plan.Generation)},
+			},
+			sink: sink,
 		}, nil
 	}
 	if err != nil {
@@ -177,8 +180,8 @@ func (c *call) carryOut(plan *fetch.Plan, sink fetch.Sink) error {
 // failed returns the failure of a fetch that was carried out; nil if err is not
 // one.
 func (c *call) failed(err error) *fetch.Failure {
-	var f *fetch.Failure
-	if !errors.As(err, &f) {
+	f, failed := errors.AsType[*fetch.Failure](err)
+	if !failed {
 		return nil
 	}
 	if f.Reason == fetch.ReasonInternalFault {
@@ -196,8 +199,7 @@ func (c *call) end(err error) {
 	}
 	code := status.Code(err)
 	r.Code = codeNames[code]
-	var refused *refusal
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*refusal](err); ok {
 		r.Refusal = refused.reason
 	}
 	if code == codes.Canceled {

@@ -20,6 +20,13 @@ type fetchReply struct {
 	body mem.Buffer
 }
 
+// failureReply is a FetchResponse with a failure whose response.body lies in the
+// sink's memory. Its copy for the wire counts as held, too.
+type failureReply struct {
+	*fetchgatev1.FetchResponse
+	sink *wholeSink
+}
+
 // dataReply is a StreamFetchResponse whose data.data is in body.
 type dataReply struct {
 	*fetchgatev1.StreamFetchResponse
@@ -41,6 +48,8 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *fetchReply:
 		return c.marshalFetch(v)
+	case *failureReply:
+		return c.marshalFailure(v)
 	case *dataReply:
 		return c.marshalData(v)
 	}
@@ -73,6 +82,23 @@ func (c Codec) marshalFetch(r *fetchReply) (mem.BufferSlice, error) {
 	head = protowire.AppendTag(head, bodyNumber, protowire.BytesType)
 	head = protowire.AppendVarint(head, uint64(bodyLen))
 	return mem.BufferSlice{mem.SliceBuffer(head), r.body}, nil
+}
+
+// marshalFailure leaves the body out where there is no memory for a copy of it.
+func (c Codec) marshalFailure(r *failureReply) (mem.BufferSlice, error) {
+	defer r.sink.discard()
+	b, refused := r.sink.held.take(proto.Size(r.FetchResponse))
+	if refused != nil {
+		r.GetFailure().GetResponse().Body = nil
+		return c.CodecV2.Marshal(r.FetchResponse)
+	}
+	wire, err := proto.MarshalOptions{}.MarshalAppend((*b)[:0], r.FetchResponse)
+	if err != nil {
+		r.sink.held.Put(b)
+		return nil, err
+	}
+	*b = wire
+	return mem.BufferSlice{mem.NewBuffer(b, r.sink.held)}, nil
 }
 
 func (c Codec) marshalData(r *dataReply) (mem.BufferSlice, error) {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -146,9 +145,12 @@ func (s *wholeSink) cut(room int, report *fetch.Report) int {
 }
 
 // partial returns what had arrived, for a failure; nil if nothing had. What
-// does not fit into one message is left out, of the body its end.
+// does not fit into one message is left out, of the body its end; all of the
+// body, if it found no memory. The body stays in the sink's memory.
 func (s *wholeSink) partial(f *fetch.Failure, report *fetch.Report) *fetchgatev1.HttpResponse {
-	defer s.discard()
+	if s.refused != nil {
+		s.discard()
+	}
 	if s.response.Head == nil && len(s.response.History) == 0 && len(s.response.Interim) == 0 && f.Last == nil {
 		return nil
 	}
@@ -158,7 +160,7 @@ func (s *wholeSink) partial(f *fetch.Failure, report *fetch.Report) *fetchgatev1
 	}
 	room := s.cut(maxResponseBytes, report)
 	if s.body != nil {
-		s.response.Body = slices.Clone((*s.body)[:min(len(*s.body), max(room, 0))])
+		s.response.Body = (*s.body)[:min(len(*s.body), max(room, 0))]
 	}
 	return &s.response
 }

@@ -176,7 +176,8 @@ func TestWholeSinkGathersTheHeads(t *testing.T) {
 	}
 }
 
-// TestPartial: a failure has what arrived, in memory of its own.
+// TestPartial: a failure has what arrived, in memory that comes back once it is
+// encoded.
 func TestPartial(t *testing.T) {
 	pool := newLedger(t)
 	sink := &wholeSink{held: accounted(t, pool), max: 3 << 20}
@@ -190,10 +191,21 @@ func TestPartial(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := sink.partial(&fetch.Failure{}, &fetch.Report{})
-	pool.settled()
 	if string(got.GetBody()) != "pre" || got.GetHead().GetStatus() != 200 {
 		t.Errorf("what arrived is %v", got)
 	}
+	wire, err := NewCodec().Marshal(&failureReply{sink: sink, FetchResponse: &fetchgatev1.FetchResponse{
+		Outcome: &fetchgatev1.FetchResponse_Failure{Failure: &fetchgatev1.Failure{Response: got}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := &fetchgatev1.FetchResponse{}
+	if err := proto.Unmarshal(wire.Materialize(), read); err != nil || string(read.GetFailure().GetResponse().GetBody()) != "pre" {
+		t.Errorf("on the wire are %v, %v", read, err)
+	}
+	wire.Free()
+	pool.settled()
 
 	early := &wholeSink{held: accounted(t, pool), max: 3 << 20}
 	if err := early.Interim(fetch.Head{Status: 103}); err != nil {

@@ -31,8 +31,12 @@ func newID() string {
 	return string(text)
 }
 
-// wellFormed is a traceparent of version 00 (W3C Trace Context section 3.2.2).
-var wellFormed = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+// wellFormed is a traceparent of version 00 (W3C Trace Context section 3.2.2),
+// namesNothing one that is invalid all the same, since an ID of it is zero.
+var (
+	wellFormed   = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+	namesNothing = regexp.MustCompile(`-0+-.*-`)
+)
 
 // traceparent is the trace that the RPC belongs to: that of its span where it
 // has one, else what the caller said. Empty means none.
@@ -41,7 +45,7 @@ func traceparent(ctx context.Context) string {
 		return "00-" + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String()
 	}
 	given := metadata.ValueFromIncomingContext(ctx, "traceparent")
-	if len(given) != 1 || !wellFormed.MatchString(given[0]) {
+	if len(given) != 1 || !wellFormed.MatchString(given[0]) || namesNothing.MatchString(given[0]) {
 		return ""
 	}
 	return given[0]
