@@ -2,33 +2,75 @@ package service
 
 import (
 	"net"
+	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/fetchgate/fetchgate/service/limit"
 )
 
 // watchedCredentials has the connections of callers watched once their
-// handshake is over.
+// handshake is over, and what is held for each of them come back with its end.
 type watchedCredentials struct {
 	credentials.TransportCredentials
 	watch func(accepted, secured net.Conn) net.Conn
+	stall time.Duration
 }
 
 // watched returns inner such that each connection goes through watch after its
-// handshake, with the connection as it was before and after.
-func watched(inner credentials.TransportCredentials, watch func(accepted, secured net.Conn) net.Conn) credentials.TransportCredentials {
-	return watchedCredentials{TransportCredentials: inner, watch: watch}
+// handshake, with the connection as it was before and after. A connection whose
+// answers are not read for stall is closed.
+func watched(inner credentials.TransportCredentials, watch func(accepted, secured net.Conn) net.Conn, stall time.Duration) credentials.TransportCredentials {
+	return watchedCredentials{TransportCredentials: inner, watch: watch, stall: stall}
 }
 
-// ServerHandshake returns what it learns of the caller as inner does.
+// ServerHandshake returns what it learns of the caller as inner does, with the
+// connection beside it.
 func (w watchedCredentials) ServerHandshake(accepted net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, caller, err := w.TransportCredentials.ServerHandshake(accepted)
 	if err != nil {
 		return nil, nil, err
 	}
-	return w.watch(accepted, secured), caller, nil
+	c := &callerConn{Conn: w.watch(accepted, secured)}
+	c.connection = limit.NewConnection(w.stall, func() { c.Close() })
+	return c, connected{AuthInfo: caller, connection: c.connection}, nil
 }
 
 // Clone keeps the connections watched.
 func (w watchedCredentials) Clone() credentials.TransportCredentials {
-	return watchedCredentials{TransportCredentials: w.TransportCredentials.Clone(), watch: w.watch}
+	w.TransportCredentials = w.TransportCredentials.Clone()
+	return w
+}
+
+// callerConn gives back what is held for its RPCs when it closes: gRPC drops
+// what it could not send without a word.
+type callerConn struct {
+	net.Conn
+	connection *limit.Connection
+}
+
+// Close is what gRPC calls, however the connection ends.
+func (c *callerConn) Close() error {
+	err := c.Conn.Close()
+	c.connection.Gone()
+	return err
+}
+
+// connected is what a handshake learned of a caller, and the connection.
+type connected struct {
+	credentials.AuthInfo
+	connection *limit.Connection
+}
+
+// Connection is what RPCs of the connection are admitted with.
+func (c connected) Connection() *limit.Connection { return c.connection }
+
+// GetCommonAuthInfo lets gRPC see how secure the connection is.
+func (c connected) GetCommonAuthInfo() credentials.CommonAuthInfo {
+	if info, ok := c.AuthInfo.(interface {
+		GetCommonAuthInfo() credentials.CommonAuthInfo
+	}); ok {
+		return info.GetCommonAuthInfo()
+	}
+	return credentials.CommonAuthInfo{}
 }

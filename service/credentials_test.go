@@ -3,6 +3,7 @@ package service
 import (
 	"net"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -27,16 +28,16 @@ func TestWatchedCredentials(t *testing.T) {
 			t.Errorf("watched %v and %v", accepted, secured)
 		}
 		return seen{secured}
-	})
+	}, time.Minute)
 	for name, c := range map[string]credentials.TransportCredentials{"new": creds, "cloned": creds.Clone()} {
 		conn, caller, err := c.ServerHandshake(a)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if conn != (seen{a}) {
+		if conn.(*callerConn).Conn != (seen{a}) {
 			t.Errorf("%s: the connection is not watched", name)
 		}
-		if caller != want || c.Info() != inner.Info() {
+		if caller.(connected).AuthInfo != want || caller.(connected).GetCommonAuthInfo().SecurityLevel != credentials.NoSecurity || c.Info() != inner.Info() {
 			t.Errorf("%s: the caller is %v, want %v", name, caller, want)
 		}
 	}

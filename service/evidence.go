@@ -91,7 +91,7 @@ func (s *Service) load() float64 {
 }
 
 // draining tells that no new fetch is taken.
-func (s *Service) draining() bool { return !s.ready.Load() }
+func (s *Service) draining() bool { return s.server.Draining() }
 
 // endRecord writes what waits to be written.
 func (s *Service) endRecord() {

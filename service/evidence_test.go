@@ -69,9 +69,9 @@ func yamlOf(t *testing.T, o fetchtest.Options) string {
 		fmt.Fprintf(&b, "upstream_tls:\n  ca_files: [%q]\n", o.Trust.WriteFile(t))
 	}
 	if len(o.Allow) > 0 {
-		fmt.Fprintf(&b, "rules:\n  - name: test\n    dangerous_allow_loopback: true\n    origins: [%q]\n", o.Allow)
+		fmt.Fprintf(&b, "rules:\n  - name: test\n    dangerous_allow_loopback: true\n    origins: [%s]\n", strings.Join(o.Allow, ", "))
 	}
-	return strings.ReplaceAll(b.String(), `" "`, `", "`) + o.Extra
+	return b.String() + o.Extra
 }
 
 // run starts a service that ends with the test, or before.

@@ -86,7 +86,7 @@ func TestLimitsOfTheListenerAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		listener.Connections, listener.ConnectionsPerPeer, listener.Idle, listener.Descriptors, listener.StalledWrite,
+		listener.Connections, listener.ConnectionsPerPeer, listener.Idle, listener.Descriptors, listener.StalledWrite, listener.Silent,
 		listener.Resets, listener.Settings, listener.Control, listener.HeaderBlock, listener.Unfinished,
 	} {
 		if !strings.Contains(string(page), "`"+name+"`") {

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -73,15 +72,15 @@ func (s *Service) admit(l net.Listener, o Options) *listener.Listener {
 func (s *Service) credentials(c *config.Loaded) (credentials.TransportCredentials, error) {
 	files := c.Config.GetGrpc().GetTls()
 	if files == nil {
-		return watched(insecure.NewCredentials(), s.listeners.grpc.Watch), nil
+		return watched(insecure.NewCredentials(), s.listeners.grpc.Watch, s.limits.CallerStall), nil
 	}
 	t, err := listener.NewTLS(listener.TLSFiles{
 		Cert: c.File(files.GetCertFile()), Key: c.File(files.GetKeyFile()), ClientCA: c.File(files.GetClientCaFile()),
 	}, s.log)
 	if err != nil {
-		return nil, fmt.Errorf("grpc.tls: %w", err)
+		return nil, err
 	}
-	return watched(credentials.NewTLS(t.Config()), s.listeners.grpc.Watch), nil
+	return watched(credentials.NewTLS(t.Config()), s.listeners.grpc.Watch, s.limits.CallerStall), nil
 }
 
 func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) *grpc.Server {

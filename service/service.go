@@ -265,7 +265,7 @@ func (s *Service) Serve(ctx context.Context) error {
 	running, ended := errgroup.WithContext(ctx)
 	running.Go(func() error {
 		<-ended.Done()
-		s.stop()
+		s.stop(ctx.Err() != nil)
 		return nil
 	})
 	running.Go(func() error {
@@ -287,15 +287,15 @@ func (s *Service) Serve(ctx context.Context) error {
 // lastWord is how long fetches that a drain has cut have to tell their callers.
 const lastWord = 2 * time.Second
 
-// stop ends the service in order: say so, let fetches end, cut what is left,
+// stop ends the service in order, told tells that it was asked to: say so, let fetches end, cut what is left,
 // close upstream connections, close the HTTP listener last.
-func (s *Service) stop() {
+func (s *Service) stop(told bool) {
 	s.ready.Store(false)
 	s.health.Shutdown()
 	s.endWatches()
 	delay, grace := s.config.DrainDelay(), s.config.DrainGrace()
 	s.log.Info("draining", "delay", delay, "grace", grace)
-	if delay > 0 {
+	if delay > 0 && told {
 		<-time.After(delay) // load balancers turn away meanwhile
 	}
 	s.server.Drain()
@@ -315,6 +315,8 @@ func (s *Service) stop() {
 		s.log.Warn("closing upstream connections", "err", err)
 	}
 	s.endRecord()
+	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
 	}

@@ -62,6 +62,7 @@ func Copy(sink fetch.Sink, resp *fetch.Response, plan fetch.ResponsePlan, opts O
 	w := &wire{body: resp.Body, meter: newMeter(opts.MinThroughput, opts.Stop)}
 	defer w.meter.close()
 	out := newOutlet(sink, plan, opts.KeepChunks)
+	defer out.leave()
 	codings := undone(resp.Fields, plan)
 
 	var err error

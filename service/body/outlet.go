@@ -109,6 +109,17 @@ func (o *outlet) finish() error {
 	return o.err
 }
 
+// leave sees to it that the sink is not called any more, also if the reader of
+// the body panicked.
+func (o *outlet) leave() {
+	o.lock <- struct{}{}
+	defer func() { <-o.lock }()
+	if o.holding {
+		o.holding = false
+		o.timer.Stop()
+	}
+}
+
 // hold tells whether the bytes in hand may wait for more.
 func (o *outlet) hold() bool {
 	if o.overdue || o.left == 0 || len(o.buf) >= cap(o.buf)/2 || !o.sink.Sending() {
@@ -154,7 +165,11 @@ func (o *outlet) give() {
 }
 
 func tooLarge(plan fetch.ResponsePlan) error {
-	f := fail(plan.TooLarge, fmt.Sprintf("the body is larger than %d bytes", plan.MaxBodyBytes), nil)
+	message := fmt.Sprintf("the body is larger than %d bytes", plan.MaxBodyBytes)
+	if plan.TooLarge == fetch.ReasonResponseTooLarge {
+		message += ", as one message holds; use StreamFetch"
+	}
+	f := fail(plan.TooLarge, message, nil)
 	f.LimitHit = &fetch.LimitHit{Limit: "max_response_body_bytes", Max: plan.MaxBodyBytes}
 	return f
 }

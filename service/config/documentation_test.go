@@ -103,6 +103,8 @@ func parseSetting(t *testing.T, path, value string) *config.Loaded {
 	t.Helper()
 	dir := t.TempDir()
 	writeCertificate(t, filepath.Join(dir, "corp-ca.pem"), "corp")
+	writeCertificate(t, filepath.Join(dir, "callers-ca.pem"), "callers")
+	writePair(t, dir, "tls.crt", "tls.key")
 	text := flow(path, value)
 	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
 	if err != nil {
@@ -134,8 +136,9 @@ func flow(path, value string) string {
 		return first + ": " + value
 	}
 	beside := map[string]string{
-		"grpc.tls.cert_file": "key_file: k", "grpc.tls.key_file": "cert_file: c", "grpc.tls.client_ca_file": "cert_file: c, key_file: k",
-		"audit.file": "sink: file",
+		"grpc.tls.cert_file": "key_file: tls.key", "grpc.tls.key_file": "cert_file: tls.crt",
+		"grpc.tls.client_ca_file": "cert_file: tls.crt, key_file: tls.key",
+		"audit.file":              "sink: file",
 	}
 	if required := beside[path]; required != "" && strings.Contains(rest, ".") {
 		section, inner, _ := strings.Cut(rest, ".")
@@ -280,6 +283,8 @@ func TestPageExampleFile(t *testing.T) {
 	}
 	dir := t.TempDir()
 	writeCertificate(t, filepath.Join(dir, "corp-ca.pem"), "corp")
+	writeCertificate(t, filepath.Join(dir, "callers-ca.pem"), "callers")
+	writePair(t, dir, "tls.crt", "tls.key")
 	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
 	if err != nil {
 		t.Fatal(err)

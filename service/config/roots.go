@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 )
 
 // Roots returns the certificate authorities that upstreams are verified with:
@@ -41,14 +42,15 @@ func (l *Loaded) readAuthorities(refuse func(path, message string)) {
 	for i, file := range l.Config.GetUpstreamTls().GetCaFiles() {
 		found, err := readCertificates(l.File(file))
 		if err != nil {
-			refuse(fmt.Sprintf("upstream_tls.ca_files[%d]", i), shownText(l.File(file))+" "+err.Error())
+			refuse(fmt.Sprintf("upstream_tls.ca_files[%d]", i), strconv.Quote(l.File(file))+" "+err.Error())
 			continue
 		}
 		l.authorities = append(l.authorities, found...)
 	}
 }
 
-func readCertificates(file string) ([]*x509.Certificate, error) {
+// readPEM returns what a file holds.
+func readPEM(file string) ([]byte, error) {
 	// A pipe or a device could keep the server waiting.
 	if stat, err := os.Stat(file); err == nil && !stat.Mode().IsRegular() {
 		return nil, errors.New("is not a regular file; name a PEM file")
@@ -59,6 +61,14 @@ func readCertificates(file string) ([]*x509.Certificate, error) {
 	}
 	if len(text) > maxFileBytes {
 		return nil, fmt.Errorf("is larger than %d bytes, the most that is read; split it", maxFileBytes)
+	}
+	return text, nil
+}
+
+func readCertificates(file string) ([]*x509.Certificate, error) {
+	text, err := readPEM(file)
+	if err != nil {
+		return nil, err
 	}
 	var found []*x509.Certificate
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

@@ -21,6 +21,16 @@ import (
 // writeCertificate writes a new authority to file and returns it.
 func writeCertificate(t *testing.T, file, name string) *x509.Certificate {
 	t.Helper()
+	certificate, pair := newCertificate(t, name)
+	if err := os.WriteFile(file, pair[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+// newCertificate returns an authority, and its PEM with that of its key.
+func newCertificate(t *testing.T, name string) (*x509.Certificate, [2][]byte) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -34,14 +44,29 @@ func writeCertificate(t *testing.T, file, name string) *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return certificate
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate, [2][]byte{
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+	}
+}
+
+// writePair writes a certificate and its key into files of dir.
+func writePair(t *testing.T, dir, certificate, key string) {
+	t.Helper()
+	_, pair := newCertificate(t, "listener")
+	for i, name := range []string{certificate, key} {
+		if err := os.WriteFile(filepath.Join(dir, name), pair[i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func roots(t *testing.T, dir, files string) (*x509.CertPool, string) {
@@ -117,5 +142,30 @@ func TestRootsWithoutSystem(t *testing.T) {
 	_, _, err := config.Default().Roots(func() (*x509.CertPool, error) { return nil, broken })
 	if !errors.Is(err, broken) {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestListenerFiles: a configuration is refused for what its listener could not
+// start with, at the place of the file.
+func TestListenerFiles(t *testing.T) {
+	dir := t.TempDir()
+	writePair(t, dir, "tls.crt", "tls.key")
+	writePair(t, dir, "other.crt", "other.key")
+	for text, want := range map[string]string{
+		"cert_file: tls.crt, key_file: tls.key":                                  "",
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: other.crt":       "",
+		"cert_file: tls.crt, key_file: other.key":                                "grpc.tls: cert_file and key_file are no pair: tls: private key does not match public key",
+		"cert_file: tls.key, key_file: tls.key":                                  "grpc.tls: cert_file and key_file are no pair",
+		"cert_file: gone.crt, key_file: tls.key":                                 filepath.Join(dir, "gone.crt") + `" cannot be read: no such file`,
+		"cert_file: tls.crt, key_file: " + filepath.Join(dir, "gone.key"):        "grpc.tls.key_file: ",
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: gone.pem":        filepath.Join(dir, "gone.pem"),
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: tls.key":         `grpc.tls.client_ca_file: "` + filepath.Join(dir, "tls.key") + `" holds a "PRIVATE KEY"`,
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: " + os.DevNull:   "is not a regular file",
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: ../" + "tls.crt": "cannot be read",
+	} {
+		_, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte("grpc: {tls: {"+text+"}}"))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
 	}
 }

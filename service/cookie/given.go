@@ -58,12 +58,17 @@ func errDomain(domain, host string) error {
 
 // checkRoom refuses one cookie more of domain where a stored one would push out
 // another: a request's cookies are all sent or none is.
-func (j *Jar) checkRoom(domain string) error {
-	if j.count(domain) >= MaxPerDomain {
+func (j *Jar) checkRoom(c fetch.Cookie) error {
+	held := j.bytes() + size(c)
+	if i := j.index(c); i >= 0 {
+		held -= size(j.cookies[i])
+	} else if j.count(c.Domain) >= MaxPerDomain {
 		return fmt.Errorf("the cookie is one too many of its domain; at most %d are taken", MaxPerDomain)
-	}
-	if len(j.cookies) >= MaxTotal {
+	} else if len(j.cookies) >= MaxTotal {
 		return fmt.Errorf("the cookie is one too many; at most %d are taken", MaxTotal)
+	}
+	if held > MaxBytes {
+		return fmt.Errorf("the cookies have %d bytes up to this one; at most %d are taken", held, MaxBytes)
 	}
 	return nil
 }

@@ -16,6 +16,9 @@ const (
 	MaxPerDomain = 50
 	// MaxTotal is how many cookies a jar holds in all.
 	MaxTotal = 200
+	// MaxBytes is the most that the names, values, paths and domains of a jar
+	// have together: about as much as the other fields of a request may.
+	MaxBytes = 64 << 10
 	// MaxPairBytes is the most that the name and the value of a cookie have
 	// together (RFC 6265bis section 5.7). A bigger cookie is not taken.
 	MaxPairBytes = 4096
@@ -54,10 +57,8 @@ func (j *Jar) Add(c fetch.Cookie, to fetch.Destination) error {
 	if c.Path = bytes.Clone(c.Path); len(c.Path) == 0 {
 		c.Path = []byte("/")
 	}
-	if j.index(c) < 0 {
-		if err := j.checkRoom(c.Domain); err != nil {
-			return err
-		}
+	if err := j.checkRoom(c); err != nil {
+		return err
 	}
 	j.put(c)
 	return nil
@@ -70,7 +71,7 @@ func (j *Jar) Add(c fetch.Cookie, to fetch.Destination) error {
 // Secure one over http, or a name that begins with __Secure- or __Host-, in any
 // case, without the attributes that it promises. A cookie beyond MaxPerDomain
 // or MaxTotal takes the place of the oldest of its domain or, if it is the
-// first, of the domain that has the most.
+// first, of the domain that has the most; beyond MaxBytes the oldest of all go.
 func (j *Jar) Store(from fetch.Destination, fields []fetch.Field, now time.Time) {
 	j.expire(now)
 	for _, f := range fields {
@@ -144,9 +145,28 @@ func (j *Jar) index(c fetch.Cookie) int {
 func (j *Jar) put(c fetch.Cookie) {
 	if i := j.index(c); i >= 0 {
 		j.cookies[i] = c
-		return
+	} else {
+		j.cookies = append(j.cookies, c)
+		j.limitNumber(c)
 	}
-	j.cookies = append(j.cookies, c)
+	for j.bytes() > MaxBytes {
+		j.cookies = slices.Delete(j.cookies, 0, 1)
+	}
+}
+
+// bytes is how much the cookies of j have together.
+func (j *Jar) bytes() int {
+	n := 0
+	for _, c := range j.cookies {
+		n += size(c)
+	}
+	return n
+}
+
+func size(c fetch.Cookie) int { return len(c.Name) + len(c.Value) + len(c.Path) + len(c.Domain) }
+
+// limitNumber drops a cookie if c, the newest, is one too many.
+func (j *Jar) limitNumber(c fetch.Cookie) {
 	ofDomain := j.count(c.Domain)
 	if ofDomain <= MaxPerDomain && len(j.cookies) <= MaxTotal {
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,8 @@ type step struct {
 	fields []fetch.Field
 	fail   *fetch.Failure
 	takes  time.Duration
+	// hangs tells that the body does not end.
+	hangs bool
 }
 
 func broken(reason fetch.Reason, sent fetch.RequestSent) step {
@@ -60,7 +63,7 @@ func scripted(steps ...step) *transport {
 			}
 		}
 		s.response.Status, s.response.Fields = now.status, now.fields
-		s.body = stubBody{pieces: []string{fmt.Sprint("answer ", n)}}
+		s.body = stubBody{pieces: []string{fmt.Sprint("answer ", n)}, hangs: now.hangs}
 		if now.fail != nil {
 			f := *now.fail
 			return &f
@@ -124,6 +127,19 @@ func TestAttempts(t *testing.T) {
 		"Retry-After beyond the deadline": {
 			steps: []step{{status: 503, fields: after("7")}}, alter: func(p *fetch.Plan) { p.Timeouts.Total = 5 * time.Second }, attempts: 1,
 			events: []string{"head 503 http://example.com/", "data answer 1"}, suppressed: fetch.SuppressedDeadline,
+		},
+		"a body that does not end, before Retry-After": {
+			steps: []step{{status: 503, fields: after("7"), hangs: true}, {status: 200}}, attempts: 2, took: 7 * time.Second,
+			events: []string{"head 200 http://example.com/", "data answer 2"},
+		},
+		"a body that does not end, just before the deadline": {
+			steps: []step{{status: 503, takes: 900 * time.Millisecond, hangs: true}, {status: 200}},
+			alter: func(p *fetch.Plan) { p.Timeouts.Total = 990 * time.Millisecond }, attempts: 2, took: 925 * time.Millisecond,
+			events: []string{"head 200 http://example.com/", "data answer 2"},
+		},
+		"a body that does not end, before no wait": {
+			steps: []step{{status: 503, hangs: true}, {status: 200}}, alter: func(p *fetch.Plan) { p.Retry.BackoffBase = 0 },
+			attempts: 2, took: 5 * time.Millisecond, events: []string{"head 200 http://example.com/", "data answer 2"},
 		},
 		"an attempt that takes too long": {
 			steps: []step{{takes: time.Minute}, {status: 200}},
@@ -371,4 +387,88 @@ func TestHistoryIsOfTheLastAttempt(t *testing.T) {
 			t.Errorf("events %q, want %q", k.events, want)
 		}
 	})
+}
+
+// TestHistoryCutIsOfTheLastAttempt: what is left out of the heads of an attempt
+// that is tried again is not missing from the answer, or the failure.
+func TestHistoryCutIsOfTheLastAttempt(t *testing.T) {
+	hop := func(to string) step {
+		padding := fetch.Field{Name: "Padding", Value: []byte(strings.Repeat("x", 60_000))}
+		return step{status: 302, fields: append(location(to), padding)}
+	}
+	cut := []step{hop("/1"), hop("/2"), hop("/3"), hop("/4"), {status: 503}}
+	for name, c := range map[string]struct {
+		last []step
+		cut  int
+	}{
+		"a whole history":            {[]step{{status: 200}}, 0},
+		"a cut one":                  {[]step{hop("/5"), hop("/6"), hop("/7"), {status: 200}}, 1},
+		"a whole one, and a failure": {[]step{broken(fetch.ReasonTLSVerify, fetch.SentNo)}, 0},
+		"a cut one, and a failure":   {[]step{hop("/5"), hop("/6"), hop("/7"), hop("/8"), broken(fetch.ReasonTLSVerify, fetch.SentNo)}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := retried(t, "http://example.com/")
+				p.Redirect.Max = 10
+				report, _ := over(t, scripted(slices.Concat(cut, c.last)...)).Run(t.Context(), p, &sink{})
+				if len(report.Attempts) != 2 || report.HistoryCut != c.cut {
+					t.Errorf("after %d attempts %d heads are missing, want %d", len(report.Attempts), report.HistoryCut, c.cut)
+				}
+			})
+		})
+	}
+}
+
+// TestRequestBytesAreOfAllAttempts: what left in an attempt counts, though the
+// next one cannot send anything.
+func TestRequestBytesAreOfAllAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := scripted(step{status: 503}, broken(fetch.ReasonConnectRefused, fetch.SentNo)), retried(t, "http://example.com/")
+		p.Method, p.Source = "PUT", &source{text: "body", length: 4}
+		p.Retry.MaxAttempts = 2
+		act := s.act
+		s.act = func(ctx context.Context, r *fetch.Request) error {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				t.Error(err)
+			}
+			s.facts.Sent = map[int]int64{1: 100, 2: 3}[len(s.requests)] // the head counts too
+			return act(ctx, r)
+		}
+		report, err := over(t, s).Run(t.Context(), p, &sink{})
+		failed(t, err, fetch.ReasonConnectRefused)
+		if report.RequestBytes != 4+3 {
+			t.Errorf("%d bytes left, want 4 in the first attempt and at most 3 in the second", report.RequestBytes)
+		}
+	})
+}
+
+// TestExhaustedShowsTheLastResponse: the failure has when to come again, and of
+// the response as much as the caller takes.
+func TestExhaustedShowsTheLastResponse(t *testing.T) {
+	fields := []fetch.Field{{Name: "Retry-After", Value: []byte("7")}, {Name: "X-Other", Value: []byte("1")}}
+	for name, c := range map[string]struct {
+		alter func(*fetch.ResponsePlan)
+		body  string
+		head  bool
+	}{
+		"all":             {func(*fetch.ResponsePlan) {}, "answer 1", true},
+		"a bounded body":  {func(p *fetch.ResponsePlan) { p.MaxBodyBytes = 3 }, "ans", true},
+		"no body":         {func(p *fetch.ResponsePlan) { p.MaxBodyBytes = 0 }, "", true},
+		"too many fields": {func(p *fetch.ResponsePlan) { p.MaxFields = 1 }, "", false},
+		"too large heads": {func(p *fetch.ResponsePlan) { p.MaxHeadBytes = 20 }, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, p := scripted(step{status: 503, fields: fields}), retried(t, "http://example.com/")
+			p.Retry.MaxAttempts, p.Retry.FailWhenExhausted = 1, true
+			c.alter(&p.Response)
+			_, err := over(t, s).Run(t.Context(), p, &sink{})
+			f := failed(t, err, fetch.ReasonRetriesExhausted)
+			if f.RetryAfter != 7*time.Second {
+				t.Errorf("it says to come again after %v", f.RetryAfter)
+			}
+			if (f.Last != nil) != c.head || c.head && (f.Last.Head.Status != 503 || string(f.Last.Body) != c.body) {
+				t.Errorf("the last response is %+v, want the body %q", f.Last, c.body)
+			}
+		})
+	}
 }

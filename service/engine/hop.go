@@ -56,8 +56,8 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 			got.end(a)
 			return nil, err
 		}
-		r.before.add(prelude{head: got.resp.Head, url: got.url, hop: true}, r.report)
-		got.discard()
+		r.before.add(prelude{head: got.resp.Head, url: got.url, hop: true})
+		got.discard(maxDiscardTime)
 		got.end(a)
 		r.report.Redirects++
 		next = *following
@@ -99,8 +99,9 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	if err != nil {
 		return nil, err
 	}
-	var interim interimHeads
+	var interim *interimHeads
 	if r.plan.Response.Interim {
+		interim = new(interimHeads)
 		req.Interim = interim.add
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -109,7 +110,7 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	if err == nil {
 		h.Status, r.left = resp.Status, true
 	}
-	if tooLarge := r.keepInterim(&interim); err == nil && tooLarge != nil {
+	if tooLarge := r.keepInterim(interim); err == nil && tooLarge != nil {
 		resp.Body.Close()
 		err = tooLarge
 	}
@@ -153,6 +154,7 @@ func (r *run) request(next redirect.Hop, decision policy.Decision) (*fetch.Reque
 		Fields: r.fields(next, decision), Route: route.Sealed(d.Origin), Timeouts: r.plan.Timeouts,
 		Fresh: r.plan.Fresh || r.fresh, CloseAfter: r.plan.CloseAfter,
 	}
+	r.takenBefore = r.bodyTaken.Load()
 	if r.plan.Source == nil || !next.Body {
 		return req, nil
 	}

@@ -18,6 +18,7 @@ func (r *run) passOn(got *arrived) error {
 		return f
 	}
 	r.passed = true
+	r.report.HistoryCut = r.before.cut
 	if err := r.before.passOn(r.sink); err != nil {
 		return err
 	}
@@ -54,42 +55,51 @@ func (r *run) minThroughput(fields []fetch.Field) fetch.Throughput {
 const (
 	maxDiscardBytes = 64 << 10
 	maxDiscardTime  = 100 * time.Millisecond
+	// minDiscardTime is enough for what has come already, and less than what an
+	// attempt needs at the least.
+	minDiscardTime = 5 * time.Millisecond
 )
 
 // discard reads a body that nobody wants, so that its connection can serve
-// again, unless a new one costs less.
-func (g *arrived) discard() {
+// again, unless a new one costs less, and returns how long that took: at most
+// maxDiscardTime, and not much longer than patience.
+func (g *arrived) discard(patience time.Duration) time.Duration {
 	if g.resp.Length > maxDiscardBytes {
-		return
+		return 0
 	}
-	late := time.AfterFunc(maxDiscardTime, func() { g.stop(errDiscarded) })
+	began := time.Now()
+	late := time.AfterFunc(min(maxDiscardTime, max(patience, minDiscardTime)), func() { g.stop(errDiscarded) })
 	defer late.Stop()
 	_, _ = io.CopyN(io.Discard, g.resp.Body, maxDiscardBytes+1)
+	return min(time.Since(began), patience)
 }
 
 // withLast puts the response into the failure that is about it.
 func (r *run) withLast(err error, got *arrived) error {
-	var f *fetch.Failure
-	if !errors.As(err, &f) {
+	f, failed := errors.AsType[*fetch.Failure](err)
+	if !failed {
 		return err
 	}
 	late := time.AfterFunc(maxDiscardTime, func() { got.stop(errDiscarded) })
 	defer late.Stop()
 	plan := r.plan.Response
-	plan.MaxBodyBytes, plan.TooLarge = maxDiscardBytes, fetch.ReasonBodyTooLarge
+	plan.MaxBodyBytes, plan.TooLarge = min(plan.MaxBodyBytes, maxDiscardBytes), fetch.ReasonBodyTooLarge
 	k := keeper{room: make([]byte, 0, 4<<10)}
 	// What came until it failed is all that there is to show.
 	_, _ = body.Copy(&k, got.resp, plan, body.Options{Stop: got.stop})
-	f.Last = &fetch.LastResponse{Head: got.resp.Head, URL: got.url, Body: k.kept}
 	f.Sent = fetch.SentYes
+	if r.tooLarge("response head", got.resp.Fields) == nil {
+		f.Last = &fetch.LastResponse{Head: got.resp.Head, URL: got.url, Body: k.kept}
+	}
 	return f
 }
 
-// givenUp is the failure of a fetch whose attempts ran out.
-func (r *run) givenUp(a *fetch.Attempt, got *arrived, err error) error {
+// givenUp is the failure of a fetch whose attempts ran out; the upstream asked
+// to be left alone for after.
+func (r *run) givenUp(a *fetch.Attempt, got *arrived, err error, after time.Duration) error {
 	if got != nil {
 		return r.withLast(&fetch.Failure{
-			Reason: fetch.ReasonRetriesExhausted, Blame: fetch.BlameUpstream, Stage: fetch.StageHead,
+			Reason: fetch.ReasonRetriesExhausted, Blame: fetch.BlameUpstream, Stage: fetch.StageHead, RetryAfter: after,
 			Message: fmt.Sprintf("after %d attempts the status is still %d", a.Number, got.resp.Status),
 		}, got)
 	}
@@ -143,19 +153,20 @@ type prelude struct {
 }
 
 // maxPreludeBytes is the most bytes of fields of them that are kept.
-const maxPreludeBytes = 1 << 20
+const maxPreludeBytes = 128 << 10
 
 // preludes wait until the attempt is known to be the last, so that the heads of
 // two attempts are never mixed.
 type preludes struct {
 	heads []prelude
 	bytes int
+	cut   int // heads that were left out
 }
 
-// add keeps p, or counts it in the report where it is too much.
-func (p *preludes) add(one prelude, report *fetch.Report) {
+// add keeps one, or counts it where it is too much.
+func (p *preludes) add(one prelude) {
 	if p.bytes += fetch.FieldBytes(one.head.Fields); p.bytes > maxPreludeBytes {
-		report.HistoryCut++
+		p.cut++
 		return
 	}
 	p.heads = append(p.heads, one)
@@ -190,15 +201,19 @@ func (i *interimHeads) add(h fetch.Head) {
 	i.heads = append(i.heads, h)
 }
 
-// keepInterim adds the 1xx heads of a hop to what came before the final head.
+// keepInterim adds the 1xx heads of a hop, nil if none are wanted, to what came
+// before the final head.
 func (r *run) keepInterim(interim *interimHeads) error {
+	if interim == nil {
+		return nil
+	}
 	interim.mu.Lock()
 	defer interim.mu.Unlock()
 	for _, h := range interim.heads {
 		if f := r.tooLarge("head of an interim response", h.Fields); f != nil {
 			return f
 		}
-		r.before.add(prelude{head: h}, r.report)
+		r.before.add(prelude{head: h})
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ type run struct {
 	// bodyTaken counts the bytes of the request body that a transport took, on
 	// a goroutine of its own.
 	bodyTaken atomic.Int64
+	// takenBefore is what it was before the last hop.
+	takenBefore int64
 
 	jar cookie.Jar
 	// before are the heads that came before the final one of this attempt.
@@ -35,6 +37,8 @@ type run struct {
 	// before: the next one must not meet another of its kind.
 	fresh bool
 	made  fetch.RetryCounts
+	// waited is how much of the wait before the next attempt is over already.
+	waited time.Duration
 }
 
 // attempts tries until an attempt has an outcome that is not tried again.
@@ -51,7 +55,7 @@ func (r *run) attempts(ctx context.Context) error {
 			return r.settled(err)
 		}
 		wait = again.Wait
-		if err := r.pause(ctx, wait); err != nil {
+		if err := r.pause(ctx, wait-r.waited); err != nil {
 			return r.settled(err)
 		}
 	}
@@ -59,20 +63,22 @@ func (r *run) attempts(ctx context.Context) error {
 
 // settled completes the report and the failure once the last attempt ended.
 func (r *run) settled(err error) error {
-	r.report.RequestBytes = r.bodyTaken.Load()
+	taken := r.bodyTaken.Load()
 	if h := r.report.LastHop(); h != nil && h.Status == 0 {
 		// What a transport took and could not send has not left.
-		r.report.RequestBytes = min(r.report.RequestBytes, h.Facts.Sent)
+		taken = r.takenBefore + min(taken-r.takenBefore, h.Facts.Sent)
 	}
+	r.report.RequestBytes = taken
 	r.report.Cookies = r.jar.Cookies(time.Now())
-	var f *fetch.Failure
-	if !errors.As(err, &f) {
+	f, failed := errors.AsType[*fetch.Failure](err)
+	if !failed {
 		return err
 	}
 	if r.left && f.Sent == fetch.SentNo {
 		f.Sent = fetch.SentYes // in a hop or an attempt before
 	}
 	if !r.passed {
+		r.report.HistoryCut = r.before.cut
 		// What had arrived goes along; if the sink fails, its caller has gone.
 		_ = r.before.passOn(r.sink)
 	}
@@ -88,17 +94,19 @@ func (r *run) attempt(ctx context.Context, wait time.Duration) (again *retry.Ver
 		ctx, cancel = context.WithTimeoutCause(ctx, t, errAttempt)
 		defer cancel()
 	}
-	r.before = preludes{}
-	a := &fetch.Attempt{Number: len(r.report.Attempts) + 1, Start: time.Now(), Wait: wait}
+	r.before, r.waited = preludes{}, 0
+	number := len(r.report.Attempts) + 1
+	r.report.Attempts = append(r.report.Attempts, fetch.Attempt{Number: number, Start: time.Now(), Wait: wait})
+	a := &r.report.Attempts[number-1]
 	got, err := r.hops(ctx, a)
 	verdict := r.judge(whole, a, got, err)
 	a.Failure = failureOf(err)
 	switch {
 	case verdict.Again && got != nil:
-		got.discard()
+		r.waited = got.discard(verdict.Wait)
 	case verdict.Again:
 	case r.exhausted(verdict):
-		err = r.givenUp(a, got, err)
+		err = r.givenUp(a, got, err, verdict.RetryAfter)
 	case got != nil:
 		if err = r.passOn(got); err != nil {
 			err = r.classed(ctx, err, a)
@@ -109,7 +117,6 @@ func (r *run) attempt(ctx context.Context, wait time.Duration) (again *retry.Ver
 		got.end(a)
 	}
 	a.Total = time.Since(a.Start)
-	r.report.Attempts = append(r.report.Attempts, *a)
 	if verdict.Again {
 		return &verdict, err
 	}
@@ -118,12 +125,13 @@ func (r *run) attempt(ctx context.Context, wait time.Duration) (again *retry.Ver
 
 // failureOf is why an attempt failed; nil if its caller has gone.
 func failureOf(err error) *fetch.Failure {
-	var failure *fetch.Failure
-	var denied *fetch.Denied
-	if !errors.As(err, &failure) && errors.As(err, &denied) {
-		failure = denied.AsFailure()
+	if failure, ok := errors.AsType[*fetch.Failure](err); ok {
+		return failure
 	}
-	return failure
+	if denied, ok := errors.AsType[*fetch.Denied](err); ok {
+		return denied.AsFailure()
+	}
+	return nil
 }
 
 // judge asks whether another attempt is worth making after this one, and
@@ -136,11 +144,11 @@ func (r *run) judge(ctx context.Context, a *fetch.Attempt, got *arrived, err err
 	if r.left {
 		o.Sent = fetch.SentYes
 	}
-	var failure *fetch.Failure
+	failure, failed := errors.AsType[*fetch.Failure](err)
 	switch {
 	case got != nil:
 		o.Head = got.resp.Head
-	case errors.As(err, &failure) && ctx.Err() == nil:
+	case failed && ctx.Err() == nil:
 		o.Failure = failure
 	default:
 		return retry.Verdict{}

@@ -105,7 +105,12 @@ func (b *stubBody) ReadChunk(get func() []byte) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	return append(get(), piece...), false, nil
+	room := get()
+	n := copy(room[:cap(room)], piece)
+	if n < len(piece) {
+		b.pieces = append([]string{piece[n:]}, b.pieces...)
+	}
+	return room[:n], false, nil
 }
 
 func (b *stubBody) Close() error {

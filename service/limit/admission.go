@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -38,17 +39,28 @@ type Admission struct {
 	mu      sync.Mutex
 	live    int
 	callers map[string]int
-	peers   map[netip.Addr]int
+	peers   map[netip.Addr]*peer
 
-	refusals [4]atomic.Int64 // in the order of refusable
+	refusals [5]atomic.Int64 // in the order of refusable
 }
 
+// peer is what is under way from one address.
+type peer struct {
+	live int // guarded by Admission.mu
+	held atomic.Int64
+}
+
+// The most of MaxHeldBytes that is held for one address, so that others find
+// some whatever it does.
+const peerShareNumerator, peerShareDenominator = 3, 4
+
 // refusable are the limits that refuse, with what they are of.
-var refusable = [4]struct{ limit, scope string }{
+var refusable = [5]struct{ limit, scope string }{
 	{MaxLiveFetchesPerCaller, ScopeCaller},
 	{MaxLiveFetchesPerPeer, ScopePeer},
 	{MaxLiveFetches, ScopeServer},
 	{MaxHeldBytes, ScopeServer},
+	{MaxHeldBytes, ScopePeer},
 }
 
 const (
@@ -56,6 +68,7 @@ const (
 	overPeer
 	overServer
 	overHeld
+	overPeerHeld
 )
 
 // Refused says which limit would be exceeded.
@@ -78,6 +91,9 @@ func (r *Refused) Error() string {
 		whose = "this caller has as many fetches under way as it may, %d; wait for some of them to end"
 	case ScopePeer:
 		whose = "this address has as many fetches under way as it may, %d; wait for some of them to end, or spread them over more replicas of the caller"
+		if r.Limit == MaxHeldBytes {
+			whose = "as many bytes as may be are held for this address, %d; read answers faster, or spread fetches over more replicas of the caller"
+		}
 	default:
 		whose = "fetchgate has as many fetches under way as it may, %d; ask another replica"
 		if r.Limit == MaxHeldBytes {
@@ -89,32 +105,40 @@ func (r *Refused) Error() string {
 
 // NewAdmission returns an Admission with nothing live.
 func NewAdmission(l fetch.Limits) *Admission {
-	return &Admission{limits: l, callers: map[string]int{}, peers: map[netip.Addr]int{}}
+	return &Admission{limits: l, callers: map[string]int{}, peers: map[netip.Addr]*peer{}}
 }
 
-// Admit lets a fetch of caller begin, whose RPC came from peer, unless it would
-// exceed a limit. What the caller can mend is named first: its own limit, that
-// of its address, that of the server, and last the bytes held, which admit
-// nobody while they are at their most. An IPv6 address counts as its /64, which
-// is what one host may have; those without an address count as one.
-func (a *Admission) Admit(caller string, peer netip.Addr) (*Lease, *Refused) {
-	key := peerKey(peer)
+// Admit lets a fetch of caller begin, whose RPC came from address over conn,
+// unless it would exceed a limit. What the caller can mend is named first: its
+// own limit, that of its address, that of the server, and last the bytes held,
+// which admit nobody while they are at their most. An IPv6 address counts as its
+// /64, which is what one host may have; those without an address count as one.
+// A nil conn never ends.
+func (a *Admission) Admit(caller string, address netip.Addr, conn *Connection) (*Lease, *Refused) {
+	key := peerKey(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	from := a.peers[key]
 	switch {
 	case a.callers[caller] >= a.limits.MaxLiveFetchesPerCaller:
 		return nil, a.refuse(overCaller, int64(a.limits.MaxLiveFetchesPerCaller))
-	case a.peers[key] >= a.limits.MaxLiveFetchesPerPeer:
+	case a.limits.MaxLiveFetchesPerPeer <= 0, from != nil && from.live >= a.limits.MaxLiveFetchesPerPeer:
 		return nil, a.refuse(overPeer, int64(a.limits.MaxLiveFetchesPerPeer))
 	case a.live >= a.limits.MaxLiveFetches:
 		return nil, a.refuse(overServer, int64(a.limits.MaxLiveFetches))
 	case a.held.Load() >= a.limits.MaxHeldBytes:
 		return nil, a.refuse(overHeld, a.limits.MaxHeldBytes)
 	}
+	if from == nil {
+		from = &peer{}
+		a.peers[key] = from
+	}
 	a.live++
 	a.callers[caller]++
-	a.peers[key]++
-	return &Lease{admission: a, caller: caller, peer: key}, nil
+	from.live++
+	l := &Lease{admission: a, caller: caller, address: key, peer: from, conn: conn}
+	conn.add(l)
+	return l, nil
 }
 
 func peerKey(peer netip.Addr) netip.Addr {
@@ -150,7 +174,7 @@ func (a *Admission) Load() (live int, held int64) {
 func (a *Admission) Refusals() map[string]int64 {
 	refusals := make(map[string]int64, len(refusable))
 	for i, r := range refusable {
-		refusals[r.limit] = a.refusals[i].Load()
+		refusals[r.limit] += a.refusals[i].Load()
 	}
 	return refusals
 }
@@ -159,26 +183,50 @@ func (a *Admission) Refusals() map[string]int64 {
 type Lease struct {
 	admission *Admission
 	caller    string
-	peer      netip.Addr
+	address   netip.Addr
+	peer      *peer
+	conn      *Connection
 	held      atomic.Int64
 	done      atomic.Bool
+	// forfeited tells that the connection has gone: nothing more is held.
+	forfeited atomic.Bool
+	vacated   atomic.Bool
 }
 
 // Take holds n more bytes for the fetch, or refuses them if there would be more
-// than the server may hold; then none are held. An n below 1 holds nothing.
+// than the server may hold, or than it may for one address; then none are held.
+// An n below 1 holds nothing.
 func (l *Lease) Take(n int) *Refused {
 	if n <= 0 {
 		return nil
 	}
 	a := l.admission
+	most := a.limits.MaxHeldBytes
+	share := most / peerShareDenominator * peerShareNumerator
+	switch {
+	case !addUpTo(&a.held, int64(n), most):
+		return a.refuse(overHeld, most)
+	case !addUpTo(&l.peer.held, int64(n), share):
+		a.held.Add(-int64(n))
+		return a.refuse(overPeerHeld, share)
+	}
+	l.held.Add(int64(n))
+	if l.forfeited.Load() {
+		l.Give(n)
+		return a.refuse(overPeerHeld, 0)
+	}
+	return nil
+}
+
+// addUpTo adds n unless there would be more than most.
+func addUpTo(sum *atomic.Int64, n, most int64) bool {
 	for {
-		held := a.held.Load()
-		if int64(n) > a.limits.MaxHeldBytes-held {
-			return a.refuse(overHeld, a.limits.MaxHeldBytes)
+		before := sum.Load()
+		if n > most-before {
+			return false
 		}
-		if a.held.CompareAndSwap(held, held+int64(n)) {
-			l.held.Add(int64(n))
-			return nil
+		if sum.CompareAndSwap(before, before+n) {
+			return true
 		}
 	}
 }
@@ -190,29 +238,46 @@ func (l *Lease) Give(n int) {
 		held := l.held.Load()
 		given := min(int64(n), held)
 		if l.held.CompareAndSwap(held, held-given) {
+			l.peer.held.Add(-given)
 			l.admission.held.Add(-given)
-			return
+			break
 		}
 	}
+	l.vacate()
 }
 
-// Done ends the fetch; bytes that it holds stay held until they are given.
-// Further calls do nothing.
+// Done ends the fetch. Its place is free once it holds nothing any more: what
+// its caller has not read of the answer counts. Further calls do nothing.
 func (l *Lease) Done() {
 	if !l.done.CompareAndSwap(false, true) {
 		return
 	}
+	if !l.vacate() {
+		l.conn.unread(l)
+	}
+}
+
+// forfeit gives back all that is held, and lets nothing more be.
+func (l *Lease) forfeit() {
+	l.forfeited.Store(true)
+	l.Give(math.MaxInt)
+}
+
+// vacate frees the place of a fetch that is done and holds nothing, once.
+func (l *Lease) vacate() bool {
+	if !l.done.Load() || l.held.Load() != 0 || !l.vacated.CompareAndSwap(false, true) {
+		return l.vacated.Load()
+	}
+	l.conn.remove(l)
 	a := l.admission
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.live--
-	less(a.callers, l.caller)
-	less(a.peers, l.peer)
-}
-
-// less takes one off a count and forgets it at 0.
-func less[K comparable](counts map[K]int, k K) {
-	if counts[k]--; counts[k] == 0 {
-		delete(counts, k)
+	if l.peer.live--; l.peer.live == 0 {
+		delete(a.peers, l.address)
 	}
+	if a.callers[l.caller]--; a.callers[l.caller] == 0 {
+		delete(a.callers, l.caller)
+	}
+	return true
 }

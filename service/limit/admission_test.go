@@ -24,7 +24,7 @@ var (
 // admit takes a place that there must be.
 func admit(t *testing.T, a *limit.Admission, caller string, peer netip.Addr) *limit.Lease {
 	t.Helper()
-	l, refused := a.Admit(caller, peer)
+	l, refused := a.Admit(caller, peer, nil)
 	if refused != nil {
 		t.Fatalf("%s from %s: %v", caller, peer, refused)
 	}
@@ -63,21 +63,28 @@ func wantEmpty(t *testing.T, a *limit.Admission) {
 func TestEveryLimitRefuses(t *testing.T) {
 	a := limit.NewAdmission(small)
 	shop := []*limit.Lease{admit(t, a, "shop", peerA), admit(t, a, "shop", peerA)}
-	_, refused := a.Admit("search", peerA)
+	_, refused := a.Admit("search", peerA, nil)
 	wantRefused(t, refused, limit.MaxLiveFetchesPerPeer, limit.ScopePeer, 2)
 	shop = append(shop, admit(t, a, "shop", peerB))
-	_, refused = a.Admit("shop", peerA)
+	_, refused = a.Admit("shop", peerA, nil)
 	wantRefused(t, refused, limit.MaxLiveFetchesPerCaller, limit.ScopeCaller, 3)
 	search := admit(t, a, "search", peerB)
-	_, refused = a.Admit("search", peerC)
+	_, refused = a.Admit("search", peerC, nil)
 	wantRefused(t, refused, limit.MaxLiveFetches, limit.ScopeServer, 4)
 	wantRefused(t, search.Take(101), limit.MaxHeldBytes, limit.ScopeServer, 100)
-	if refused := search.Take(100); refused != nil {
+	wantRefused(t, search.Take(76), limit.MaxHeldBytes, limit.ScopePeer, 75)
+	if refused := search.Take(75); refused != nil {
+		t.Error(refused)
+	}
+	if refused := shop[0].Take(25); refused != nil {
 		t.Error(refused)
 	}
 	wantRefused(t, search.Take(1), limit.MaxHeldBytes, limit.ScopeServer, 100)
-	search.Done()
-	_, refused = a.Admit("search", peerC)
+	search.Done() // and keeps its place, for what it holds
+	_, refused = a.Admit("search", peerC, nil)
+	wantRefused(t, refused, limit.MaxLiveFetches, limit.ScopeServer, 4)
+	shop[1].Done()
+	_, refused = a.Admit("search", peerC, nil)
 	wantRefused(t, refused, limit.MaxHeldBytes, limit.ScopeServer, 100)
 	search.Give(1)
 	shop = append(shop, admit(t, a, "search", peerC))
@@ -86,13 +93,14 @@ func TestEveryLimitRefuses(t *testing.T) {
 		t.Errorf("%d fetches are live and %d bytes are held", live, held)
 	}
 	for name, want := range map[string]int64{
-		limit.MaxLiveFetches: 1, limit.MaxLiveFetchesPerCaller: 1, limit.MaxLiveFetchesPerPeer: 1, limit.MaxHeldBytes: 3,
+		limit.MaxLiveFetches: 2, limit.MaxLiveFetchesPerCaller: 1, limit.MaxLiveFetchesPerPeer: 1, limit.MaxHeldBytes: 4,
 	} {
 		if got := a.Refusals()[name]; got != want {
 			t.Errorf("%s refused %d times, want %d", name, got, want)
 		}
 	}
-	search.Give(99)
+	search.Give(74)
+	shop[0].Give(25)
 	for _, l := range shop {
 		l.Done()
 	}
@@ -110,7 +118,7 @@ func TestALimitOfNothing(t *testing.T) {
 		l := small
 		change(&l)
 		a := limit.NewAdmission(l)
-		if _, refused := a.Admit("shop", peerA); refused == nil || refused.Limit != name || refused.Max != 0 {
+		if _, refused := a.Admit("shop", peerA, nil); refused == nil || refused.Limit != name || refused.Max != 0 {
 			t.Errorf("%s: %v", name, refused)
 		}
 		wantEmpty(t, a)
@@ -135,7 +143,7 @@ func TestPeers(t *testing.T) {
 	} {
 		a := limit.NewAdmission(fetch.Limits{MaxLiveFetches: 2, MaxLiveFetchesPerCaller: 2, MaxLiveFetchesPerPeer: 1, MaxHeldBytes: 1})
 		admit(t, a, "shop", address(c.a))
-		if _, refused := a.Admit("shop", address(c.b)); (refused != nil) != c.same {
+		if _, refused := a.Admit("shop", address(c.b), nil); (refused != nil) != c.same {
 			t.Errorf("%q and %q: %v, want the same %v", c.a, c.b, refused, c.same)
 		}
 	}
@@ -163,13 +171,13 @@ func TestLease(t *testing.T) {
 	}
 	first.Done()
 	first.Done()
-	if live, held := a.Load(); live != 1 || held != 100 {
+	if live, held := a.Load(); live != 2 || held != 100 {
 		t.Errorf("after one ended: %d fetches, %d bytes", live, held)
 	}
 	first.Give(-5)
 	first.Give(1000)
 	first.Give(1)
-	if _, held := a.Load(); held != 60 {
+	if live, held := a.Load(); live != 1 || held != 60 {
 		t.Errorf("after one gave more than it held: %d bytes", held)
 	}
 	second.Done()
@@ -186,7 +194,7 @@ func TestOneCallerDoesNotStarveAnother(t *testing.T) {
 	for range 20 {
 		greedy.Go(func() {
 			for !stop.Load() {
-				if l, refused := a.Admit("greedy", peerA); refused == nil {
+				if l, refused := a.Admit("greedy", peerA, nil); refused == nil {
 					l.Done()
 				}
 			}
@@ -216,7 +224,7 @@ func TestNeverOver(t *testing.T) {
 		caller, peer := fmt.Sprint("caller-", i%3), []netip.Addr{peerA, peerB}[i%2]
 		all.Go(func() {
 			for range 500 {
-				l, refused := a.Admit(caller, peer)
+				l, refused := a.Admit(caller, peer, nil)
 				if refused != nil {
 					continue
 				}
@@ -258,8 +266,9 @@ func raise(m *atomic.Int64, v int64) {
 
 func TestAdmitAllocatesALease(t *testing.T) {
 	a := limit.NewAdmission(fetch.DefaultLimits())
+	other := admit(t, a, "shop", peerA) // an address is remembered while it has one
 	n := testing.AllocsPerRun(1000, func() {
-		l, _ := a.Admit("shop", peerA)
+		l, _ := a.Admit("shop", peerA, nil)
 		l.Take(1 << 10)
 		l.Give(1 << 10)
 		l.Done()
@@ -267,6 +276,7 @@ func TestAdmitAllocatesALease(t *testing.T) {
 	if n > 1 {
 		t.Errorf("%v allocations", n)
 	}
+	other.Done()
 	wantEmpty(t, a)
 }
 
@@ -274,7 +284,7 @@ func BenchmarkAdmit(b *testing.B) {
 	a := limit.NewAdmission(fetch.DefaultLimits())
 	b.ReportAllocs()
 	for b.Loop() {
-		l, _ := a.Admit("shop", peerA)
+		l, _ := a.Admit("shop", peerA, nil)
 		l.Done()
 	}
 }
@@ -284,7 +294,7 @@ func BenchmarkAdmitParallel(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			l, _ := a.Admit("shop", peerA)
+			l, _ := a.Admit("shop", peerA, nil)
 			l.Done()
 		}
 	})
@@ -294,13 +304,13 @@ func BenchmarkAdmitRefused(b *testing.B) {
 	a := limit.NewAdmission(fetch.Limits{})
 	b.ReportAllocs()
 	for b.Loop() {
-		a.Admit("shop", peerA)
+		a.Admit("shop", peerA, nil)
 	}
 }
 
 func BenchmarkTakeAndGive(b *testing.B) {
 	a := limit.NewAdmission(fetch.DefaultLimits())
-	l, _ := a.Admit("shop", peerA)
+	l, _ := a.Admit("shop", peerA, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Take(1 << 10)

@@ -23,17 +23,13 @@ var errSilent = errors.New("the request did not come within " + ReceiveTimeout.S
 func (l *Listener) Expect(ctx context.Context) context.Context {
 	ending, end := context.WithCancelCause(ctx)
 	e := &expecting{Context: ending}
-	timer := time.AfterFunc(ReceiveTimeout, func() {
+	e.timer = time.AfterFunc(ReceiveTimeout, func() {
 		end(errSilent)
 		if context.Cause(ending) == errSilent {
 			l.options.OnRefused(Silent)
 		}
 	})
-	unlink := context.AfterFunc(ctx, func() { timer.Stop() })
-	e.received = func() {
-		timer.Stop()
-		unlink()
-	}
+	e.unlink = context.AfterFunc(ctx, func() { e.timer.Stop() })
 	return e
 }
 
@@ -41,14 +37,16 @@ func (l *Listener) Expect(ctx context.Context) context.Context {
 // context that does not come from Expect.
 func Received(ctx context.Context) {
 	if e, ok := ctx.Value(expectingKey{}).(*expecting); ok {
-		e.received()
+		e.timer.Stop()
+		e.unlink()
 	}
 }
 
 // expecting is the context of an RPC whose request has yet to come.
 type expecting struct {
 	context.Context
-	received func()
+	timer  *time.Timer
+	unlink func() bool
 }
 
 type expectingKey struct{}

@@ -83,13 +83,13 @@ type held struct {
 	pool  mem.BufferPool
 	lease *limit.Lease
 	// bytes are those that are out, and returned gets a word when some come
-	// back: a stream waits for that.
+	// back: a stream waits for that, nobody else does.
 	bytes    atomic.Int64
 	returned chan struct{}
 }
 
 func newHeld(pool mem.BufferPool, lease *limit.Lease) *held {
-	return &held{pool: pool, lease: lease, returned: make(chan struct{}, 1)}
+	return &held{pool: pool, lease: lease}
 }
 
 // take lends a buffer of length n, or says that there is no memory for it,

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -19,23 +20,31 @@ import (
 
 // call is one RPC that fetches, from its admission to its record.
 type call struct {
-	server *Server
-	ctx    context.Context
-	// report is that of the engine once the fetch was carried out.
+	server  *Server
+	ctx     context.Context
+	id, rpc string
+	start   time.Time
+	who     fetch.Caller
+	// planned is the plan, also if it is of a request that cannot be carried out.
+	planned *fetch.Plan
+	// running tells that the engine was asked, report is its; nil until then.
+	running bool
 	report  *fetch.Report
 	lease   *limit.Lease
 	request int // bytes of the request that are held
 }
 
+// auditQueue is what the limit of the audit record's queue is counted as.
+const auditQueue = "audit_queue"
+
 // recorded carries out one RPC and records it, also if that panics: the
 // interceptor above turns it into INTERNAL.
 func (s *Server) recorded(ctx context.Context, rpc string, carryOut func(*call) error) (err error) {
 	if err := s.recorder.Begin(rpc); err != nil {
+		s.onRefused(&limit.Refused{Limit: auditQueue, Scope: limit.ScopeServer})
 		return &refusal{code: codes.Unavailable, reason: reasonOverloaded, message: err.Error(), retryAfter: time.Second}
 	}
-	c := &call{server: s, ctx: ctx, report: &fetch.Report{
-		ID: newID(), RPC: rpc, Start: time.Now(), Outcome: fetch.OutcomeRejected, Generation: s.planner.generation,
-	}}
+	c := &call{server: s, ctx: ctx, id: newID(), rpc: rpc, start: time.Now()}
 	err = errUnknownFault
 	defer func() { c.end(err) }()
 	return carryOut(c)
@@ -50,43 +59,62 @@ type fetchRequest interface {
 
 // plan admits the RPC and makes its plan, or says why not.
 func (c *call) plan(s shape, m fetchRequest) (*fetch.Plan, error) {
-	who, err := c.admit(m)
-	if err != nil {
+	if err := c.admit(m); err != nil {
 		return nil, err
 	}
 	if v := refuseNotOffered(m); len(v) > 0 {
 		return nil, invalid(v)
 	}
 	plan, err := c.server.planner.plan(s, m.GetRequest(), m.GetOptions())
-	c.report.Method, c.report.Destination, c.report.Labels = plan.Method, plan.Destination, plan.Labels
+	c.planned = plan
 	if err != nil {
 		return nil, err
 	}
-	plan.ID, plan.Caller, plan.Traceparent = c.report.ID, who, traceparent(c.ctx)
-	c.report.Traceparent = plan.Traceparent
+	plan.ID, plan.Caller, plan.Traceparent = c.id, c.who, traceparent(c.ctx)
 	return plan, nil
 }
 
-// admit finds out who is calling and takes a place among the live fetches.
-func (c *call) admit(m proto.Message) (fetch.Caller, error) {
-	if c.server.draining.Load() {
-		return fetch.Caller{}, &refusal{code: codes.Unavailable, reason: string(fetch.ReasonDraining), message: "fetchgate is draining and did nothing; ask another replica"}
-	}
-	who, ok := caller.FromContext(c.ctx)
-	if !ok {
-		return who, unknownCaller()
-	}
-	c.report.Caller = who
-	var refused *limit.Refused
-	if c.lease, refused = c.server.admission.Admit(who.Name, who.Peer.Addr()); refused != nil {
-		return who, c.server.overLimit(refused)
+// admit takes a place for the RPC, and memory for its request.
+func (c *call) admit(m proto.Message) error {
+	var err error
+	c.who, c.lease, err = c.server.admit(c.ctx)
+	if err != nil {
+		return err
 	}
 	size := proto.Size(m)
-	if refused = c.lease.Take(size); refused != nil {
-		return who, c.server.overLimit(refused)
+	if refused := c.lease.Take(size); refused != nil {
+		return c.server.overLimit(refused)
 	}
 	c.request = size
-	return who, nil
+	return nil
+}
+
+// admit finds out who is calling and takes a place among the live fetches.
+func (s *Server) admit(ctx context.Context) (who fetch.Caller, l *limit.Lease, err error) {
+	if s.draining.Load() {
+		return who, nil, &refusal{code: codes.Unavailable, reason: string(fetch.ReasonDraining), message: "fetchgate is draining and did nothing; ask another replica"}
+	}
+	who, ok := caller.FromContext(ctx)
+	if !ok {
+		return who, nil, unknownCaller()
+	}
+	l, refused := s.admission.Admit(who.Name, who.Peer.Addr(), connectionOf(ctx))
+	if refused != nil {
+		return who, nil, s.overLimit(refused)
+	}
+	return who, l, nil
+}
+
+// connectionOf is the connection of an RPC, where its listener keeps count.
+func connectionOf(ctx context.Context) *limit.Connection {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	if c, ok := p.AuthInfo.(interface{ Connection() *limit.Connection }); ok {
+		return c.Connection()
+	}
+	return nil
 }
 
 // overLimit refuses an RPC for a limit of the server.
@@ -103,35 +131,40 @@ func (s *Server) overLimit(r *limit.Refused) *refusal {
 func (c *call) held() *held { return newHeld(buffers, c.lease) }
 
 // whole answers a Fetch.
-func (c *call) whole(m *fetchgatev1.FetchRequest) (any, error) {
+func (c *call) whole(m *fetchgatev1.FetchRequest) (answer any, err error) {
 	plan, err := c.plan(shape{rpc: "Fetch"}, m)
 	if err != nil {
 		return nil, err
 	}
 	sink := &wholeSink{held: c.held(), max: plan.Response.MaxBodyBytes}
+	defer func() {
+		if answer == nil { // an RPC error, or a panic
+			sink.discard()
+		}
+	}()
 	err = c.carryOut(plan, sink)
 	sink.response.Cookies = cookieMessages(c.report.Cookies)
+	report := reportMessage(c.report, c.report.Full)
 	if err == nil {
 		sink.response.Trailers = fieldMessages(c.report.Trailers)
-		err = sink.fit(c.report)
+		err = sink.fit(report)
 	}
 	if failure := c.failed(err); failure != nil {
-		response := sink.partial(failure, c.report)
+		report = reportMessage(c.report, true)
 		return &failureReply{
 			FetchResponse: &fetchgatev1.FetchResponse{
-				Report:  reportMessage(c.report, true),
-				Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, response, plan.Generation)},
+				Report:  report,
+				Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, sink.partial(failure, report), plan.Generation)},
 			},
 			sink: sink,
 		}, nil
 	}
 	if err != nil {
-		sink.discard()
 		return nil, c.server.refused(c.ctx, err)
 	}
 	return &fetchReply{
 		FetchResponse: &fetchgatev1.FetchResponse{
-			Report:  reportMessage(c.report, c.report.Full),
+			Report:  report,
 			Outcome: &fetchgatev1.FetchResponse_Response{Response: &sink.response},
 		},
 		body: sink.take(),
@@ -145,6 +178,7 @@ func (c *call) stream(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStrea
 		return err
 	}
 	sink := newStreamSink(c.ctx, stream, c.held(), c.server.planner.limits.CallerStall)
+	defer c.leave(sink)
 	if total := plan.Timeouts.Total; total > 0 {
 		defer sink.waitAtMost(total + lastWord)()
 	}
@@ -154,9 +188,6 @@ func (c *call) stream(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStrea
 		err = sink.push(summaryEvent(c.report, failure))
 	}
 	if sent := sink.close(); sent != nil {
-		if sink.givenUp() {
-			c.server.senders.Go(func() { <-sink.done })
-		}
 		err = sent
 	}
 	if err != nil {
@@ -170,8 +201,21 @@ func (c *call) stream(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStrea
 	return nil
 }
 
+// leave sees to it that the sink's goroutine ends: it may still wait for a
+// caller that was given up, and nobody has closed it if the fetch panicked.
+func (c *call) leave(sink *streamSink) {
+	if !sink.closed {
+		sink.giveUp(errUnknownFault)
+		_ = sink.close() // there is nobody to tell
+	}
+	if sink.givenUp() {
+		c.server.senders.Go(func() { <-sink.done })
+	}
+}
+
 // carryOut runs the plan.
 func (c *call) carryOut(plan *fetch.Plan, sink fetch.Sink) error {
+	c.running = true
 	report, err := c.server.engine.Run(c.ctx, plan, sink)
 	c.report = report
 	return err
@@ -194,22 +238,37 @@ func (c *call) failed(err error) *fetch.Failure {
 // end records the RPC, which answers with err.
 func (c *call) end(err error) {
 	r := c.report
-	if r.Total == 0 {
-		r.Total = time.Since(r.Start)
+	if r == nil {
+		r = c.rejected()
 	}
 	code := status.Code(err)
 	r.Code = codeNames[code]
 	if refused, ok := errors.AsType[*refusal](err); ok {
 		r.Refusal = refused.reason
 	}
-	if code == codes.Canceled {
-		r.Outcome = fetch.OutcomeCanceled
+	if code == codes.Canceled || code != codes.OK && r.Outcome == fetch.OutcomeResponse {
+		r.Outcome = fetch.OutcomeCanceled // its caller did not take it
 	}
 	if c.lease != nil {
 		c.lease.Give(c.request)
 		c.lease.Done()
 	}
 	c.server.recorder.End(c.ctx, r)
+}
+
+// rejected is the report of a fetch that was not carried out.
+func (c *call) rejected() *fetch.Report {
+	r := &fetch.Report{
+		ID: c.id, RPC: c.rpc, Caller: c.who, Start: c.start, Total: time.Since(c.start),
+		Outcome: fetch.OutcomeRejected, Generation: c.server.planner.generation,
+	}
+	if c.running { // and it panicked
+		r.Outcome, r.Failure = fetch.OutcomeFailure, fetch.Fail(fetch.ReasonInternalFault, errUnknownFault.message, nil)
+	}
+	if p := c.planned; p != nil {
+		r.Method, r.Destination, r.Labels, r.Traceparent = p.Method, p.Destination, p.Labels, p.Traceparent
+	}
+	return r
 }
 
 // heldTooMuch is the failure of a fetch whose answer finds no memory.

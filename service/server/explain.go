@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
-	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
@@ -18,15 +18,16 @@ import (
 // refuse is an answer here; RPC errors are for a caller that is not known, or has
 // too much under way.
 func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (*fetchgatev1.ExplainResponse, error) {
-	who, ok := caller.FromContext(ctx)
-	if !ok {
-		return nil, unknownCaller()
-	}
-	lease, refused := e.admission.Admit(who.Name, who.Peer.Addr())
-	if refused != nil {
-		return nil, e.overLimit(refused)
+	who, lease, err := e.admit(ctx)
+	if err != nil {
+		return nil, err
 	}
 	defer lease.Done()
+	size := proto.Size(m)
+	if refused := lease.Take(size); refused != nil {
+		return nil, e.overLimit(refused)
+	}
+	defer lease.Give(size)
 	plan, violations := e.examine(m)
 	plan.Caller = who
 	answer := &fetchgatev1.ExplainResponse{Generation: plan.Generation, Clamped: plan.Clamped}

@@ -98,10 +98,17 @@ func attemptMessage(a *fetch.Attempt) *fetchgatev1.Attempt {
 	return m
 }
 
+// maxHopURLBytes is the most of a hop's URL in a report: upstreams choose it, and
+// a report can have hundreds.
+const maxHopURLBytes = 1 << 10
+
+// shortened cuts the URL of a hop, which is ASCII.
+func shortened(url string) string { return url[:min(len(url), maxHopURLBytes)] }
+
 func hopMessage(h *fetch.Hop) *fetchgatev1.Hop {
 	t := h.Facts.Times
 	m := &fetchgatev1.Hop{
-		Url: h.Destination.RedactedURL(), Method: h.Method, Status: int32(h.Status), Rule: h.Rule,
+		Url: shortened(h.Destination.RedactedURL()), Method: h.Method, Status: int32(h.Status), Rule: h.Rule,
 		Timings: &fetchgatev1.Timings{
 			Pool: elapsed(t.Pool), Dns: elapsed(t.DNS), Connect: elapsed(t.Connect), Tls: elapsed(t.TLS),
 			Send: elapsed(t.Send), FirstByte: elapsed(t.FirstByte), Total: elapsed(t.Total),

@@ -86,6 +86,9 @@ func (unrecorded) End(context.Context, *fetch.Report) {}
 // Drain has new fetches refused with UNAVAILABLE.
 func (s *Server) Drain() { s.draining.Store(true) }
 
+// Draining tells that new fetches are refused.
+func (s *Server) Draining() bool { return s.draining.Load() }
+
 // lastWord is how long a stream may take beyond its total timeout to tell its
 // caller of it.
 const lastWord = time.Second

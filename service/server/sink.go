@@ -16,11 +16,16 @@ import (
 )
 
 // Callers' libraries take answers of 4 MiB unless they are told otherwise. A part
-// of that is set aside for what goes with the response.
+// of that is set aside for what goes with the response and its report.
 const (
-	maxAnswerBytes   = 4 << 20
-	maxResponseBytes = maxAnswerBytes - 128<<10
+	maxAnswerBytes = 4 << 20
+	answerSlack    = 32 << 10
 )
+
+// roomBeside is how much of an answer is left for the response.
+func roomBeside(report *fetchgatev1.FetchReport) int {
+	return maxAnswerBytes - answerSlack - proto.Size(report)
+}
 
 // wholeSink gathers a response into one message.
 type wholeSink struct {
@@ -114,8 +119,8 @@ func (s *wholeSink) take() mem.Buffer {
 // fit makes the response fit into one message, though each of its parts is
 // within its own limit: the heads before the final one are left out first. The
 // error is the failure of one that does not fit even so.
-func (s *wholeSink) fit(report *fetch.Report) error {
-	room := maxResponseBytes
+func (s *wholeSink) fit(report *fetchgatev1.FetchReport) error {
+	room := roomBeside(report)
 	if s.body != nil {
 		room -= len(*s.body)
 	}
@@ -129,7 +134,7 @@ func (s *wholeSink) fit(report *fetch.Report) error {
 
 // cut leaves out heads before the final one, the first one first, until the
 // rest without the body fits into room, and returns what is left of it.
-func (s *wholeSink) cut(room int, report *fetch.Report) int {
+func (s *wholeSink) cut(room int, report *fetchgatev1.FetchReport) int {
 	room -= proto.Size(&s.response)
 	for room < 0 && len(s.response.Interim) > 0 {
 		room += proto.Size(s.response.Interim[0])
@@ -147,7 +152,7 @@ func (s *wholeSink) cut(room int, report *fetch.Report) int {
 // partial returns what had arrived, for a failure; nil if nothing had. What
 // does not fit into one message is left out, of the body its end; all of the
 // body, if it found no memory. The body stays in the sink's memory.
-func (s *wholeSink) partial(f *fetch.Failure, report *fetch.Report) *fetchgatev1.HttpResponse {
+func (s *wholeSink) partial(f *fetch.Failure, report *fetchgatev1.FetchReport) *fetchgatev1.HttpResponse {
 	if s.refused != nil {
 		s.discard()
 	}
@@ -158,7 +163,7 @@ func (s *wholeSink) partial(f *fetch.Failure, report *fetch.Report) *fetchgatev1
 		s.response.Head = headMessage(last.Head, last.URL)
 		s.response.Body = last.Body
 	}
-	room := s.cut(maxResponseBytes, report)
+	room := s.cut(roomBeside(report), report)
 	if s.body != nil {
 		s.response.Body = (*s.body)[:min(len(*s.body), max(room, 0))]
 	}
@@ -192,6 +197,7 @@ type streamSink struct {
 	tooLate atomic.Pointer[refusal]
 	failed  atomic.Pointer[error]
 	sending atomic.Int32
+	closed  bool    // nothing more is pushed
 	lent    *[]byte // what Buffer lent and Data has not taken
 	offset  int64
 	// refuse is why Data takes nothing more.
@@ -202,6 +208,7 @@ type streamSink struct {
 // newStreamSink returns a sink that waits at most stall for a caller that does
 // not read, and not beyond ctx, which is that of the stream.
 func newStreamSink(ctx context.Context, stream sender, h *held, stall time.Duration) *streamSink {
+	h.returned = make(chan struct{}, 1)
 	s := &streamSink{ctx: ctx, stream: stream, held: h, stall: stall, queue: make(chan any), done: make(chan struct{}), late: make(chan struct{})}
 	go s.send()
 	return s
@@ -288,6 +295,7 @@ func (s *streamSink) push(m any) error {
 // close waits until all is sent and ends the goroutine, at once or, if it was
 // given up, with the stream.
 func (s *streamSink) close() error {
+	s.closed = true
 	close(s.queue)
 	defer s.patience()()
 	select {

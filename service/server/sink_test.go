@@ -181,7 +181,7 @@ func TestWholeSinkGathersTheHeads(t *testing.T) {
 func TestPartial(t *testing.T) {
 	pool := newLedger(t)
 	sink := &wholeSink{held: accounted(t, pool), max: 3 << 20}
-	if sink.partial(&fetch.Failure{}, &fetch.Report{}) != nil {
+	if sink.partial(&fetch.Failure{}, &fetchgatev1.FetchReport{}) != nil {
 		t.Error("nothing arrived, and there is a response")
 	}
 	if err := sink.Head(headOf(-1), ""); err != nil {
@@ -190,7 +190,7 @@ func TestPartial(t *testing.T) {
 	if err := give(t, sink, []byte("pre"), 1); err != nil {
 		t.Fatal(err)
 	}
-	got := sink.partial(&fetch.Failure{}, &fetch.Report{})
+	got := sink.partial(&fetch.Failure{}, &fetchgatev1.FetchReport{})
 	if string(got.GetBody()) != "pre" || got.GetHead().GetStatus() != 200 {
 		t.Errorf("what arrived is %v", got)
 	}
@@ -211,7 +211,7 @@ func TestPartial(t *testing.T) {
 	if err := early.Interim(fetch.Head{Status: 103}); err != nil {
 		t.Fatal(err)
 	}
-	if got := early.partial(&fetch.Failure{}, &fetch.Report{}); len(got.GetInterim()) != 1 || got.GetHead() != nil {
+	if got := early.partial(&fetch.Failure{}, &fetchgatev1.FetchReport{}); len(got.GetInterim()) != 1 || got.GetHead() != nil {
 		t.Errorf("before the head arrived %v", got)
 	}
 }

@@ -209,7 +209,7 @@ func typicalTransport(bodyBytes int) *instant {
 func accounted(t testing.TB, pool mem.BufferPool) *held {
 	t.Helper()
 	admission := limit.NewAdmission(fetch.DefaultLimits())
-	lease, refused := admission.Admit("shop", netip.Addr{})
+	lease, refused := admission.Admit("shop", netip.Addr{}, nil)
 	if refused != nil {
 		t.Fatal(refused)
 	}

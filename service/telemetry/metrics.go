@@ -47,9 +47,9 @@ func reasonWords() []string {
 // limitWords are the names of the rows of docs/limits.md: the fields of
 // fetch.Limits and two more.
 func limitWords() []string {
-	words := []string{"max_url_bytes", "max_method_bytes"}
+	words := []string{"max_url_bytes", "max_method_bytes", "audit_queue"}
 	// Those of the connections of callers, as package listener calls them.
-	words = append(words, "connections", "connections_per_peer", "idle", "descriptors", "stalled_write",
+	words = append(words, "connections", "connections_per_peer", "idle", "descriptors", "stalled_write", "silent_request",
 		"resets", "settings", "control_frames", "header_block", "unfinished_messages")
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[fetch.Limits]()) {
 		words = append(words, snake(field.Name))

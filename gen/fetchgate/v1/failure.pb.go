@@ -989,7 +989,7 @@ func (x *TlsFault) GetNotAfterTime() *timestamppb.Timestamp {
 // Denial tells what policy denied on a later hop or attempt.
 type Denial struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The rule that decided. Empty: no rule allows it.
+	// The rule that decided; "default-deny": no rule allows it.
 	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
 	// What to do about it.
 	Hint string `protobuf:"bytes,2,opt,name=hint,proto3" json:"hint,omitempty"`

@@ -113,7 +113,8 @@ type FetchReport struct {
 	Total *durationpb.Duration `protobuf:"bytes,6,opt,name=total,proto3" json:"total,omitempty"`
 	// The generation of the configuration that the fetch ran under.
 	Generation int64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The name of the rule that allowed the last hop.
+	// The name of the rule that decided about the last hop; "default-deny" where
+	// none matched.
 	Rule string `protobuf:"bytes,8,opt,name=rule,proto3" json:"rule,omitempty"`
 	// The paths of request fields whose value was over the server's maximum and
 	// was lowered to it: "options.timeouts.total".
@@ -122,8 +123,8 @@ type FetchReport struct {
 	DecodedCodings []string `protobuf:"bytes,10,rep,name=decoded_codings,json=decodedCodings,proto3" json:"decoded_codings,omitempty"`
 	// Whether illegal bytes of the URL's path or query were percent-encoded.
 	UrlEncoded bool `protobuf:"varint,11,opt,name=url_encoded,json=urlEncoded,proto3" json:"url_encoded,omitempty"`
-	// How many heads of followed responses were left out of the answer for its
-	// size.
+	// How many heads before the final one, of interim and of followed responses,
+	// were left out of the answer for their size.
 	HistoryCut int32 `protobuf:"varint,12,opt,name=history_cut,json=historyCut,proto3" json:"history_cut,omitempty"`
 	// What bounded the fetch.
 	Limits *EffectiveLimits `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -383,13 +384,13 @@ func (x *Attempt) GetMessage() string {
 // Hop is one request and response with one origin.
 type Hop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The URL, canonical, without its query's values.
+	// The URL, canonical, without its query's values; its first 1,024 characters.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// The method.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
 	// The status code; 0 when no head came.
 	Status int32 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
-	// The rule that allowed it.
+	// The rule that decided about it; "default-deny" where none matched.
 	Rule string `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`
 	// How long each stage took.
 	Timings *Timings `protobuf:"bytes,5,opt,name=timings,proto3" json:"timings,omitempty"`
