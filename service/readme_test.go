@@ -48,24 +48,29 @@ func TestREADME(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(fence(t, readme, "go"), "\n") {
+	for _, line := range strings.Split(fences(t, readme, "go", 1)[0], "\n") {
 		if !strings.Contains(string(source), strings.TrimSpace(line)) {
 			t.Errorf("the README has %q, which readmeFetch has not", line)
 		}
 	}
-	yaml := fence(t, readme, "yaml")
-	if _, err := config.Parse("README.md", []byte(yaml)); err != nil {
-		t.Fatal(err)
+	for _, yaml := range fences(t, readme, "yaml", 2) {
+		if _, err := config.Parse("README.md", []byte(yaml)); err != nil {
+			t.Fatal(err)
+		}
+		fetchtest.Start(t, fetchtest.Options{Config: yaml})
 	}
-	fetchtest.Start(t, fetchtest.Options{Config: yaml})
 }
 
-// fence returns the one block of that language.
-func fence(t *testing.T, page []byte, language string) string {
+// fences returns the blocks of that language, of which there are n.
+func fences(t *testing.T, page []byte, language string, n int) []string {
 	t.Helper()
 	found := regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllSubmatch(page, -1)
-	if len(found) != 1 {
-		t.Fatalf("the README has %d blocks of %s, want 1", len(found), language)
+	if len(found) != n {
+		t.Fatalf("the README has %d blocks of %s, want %d", len(found), language, n)
 	}
-	return string(found[0][1])
+	var blocks []string
+	for _, m := range found {
+		blocks = append(blocks, string(m[1]))
+	}
+	return blocks
 }

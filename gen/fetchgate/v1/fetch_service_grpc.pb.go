@@ -47,9 +47,10 @@ const (
 //	UNAUTHENTICATED     no or bad caller identity: fix the credentials.
 //	PERMISSION_DENIED   policy denied the first hop, nothing was sent;
 //	                    ErrorInfo has the rule: ask the owner of the policy.
-//	RESOURCE_EXHAUSTED  a limit of fetchgate; RetryInfo says how long to wait.
-//	UNAVAILABLE         fetchgate is draining or overloaded and did nothing:
-//	                    try another replica now. After a summary with the
+//	RESOURCE_EXHAUSTED  a limit of fetchgate, CALLER_QUOTA or OVERLOADED;
+//	                    RetryInfo says how long to wait.
+//	UNAVAILABLE         fetchgate is draining, or cannot record the fetch, and
+//	                    did nothing: try another replica now. After a summary with the
 //	                    failure DRAINING, which says whether the request was
 //	                    sent, a stream ends so too, never OK.
 //	DEADLINE_EXCEEDED, CANCELLED  the RPC's own.
@@ -169,9 +170,10 @@ type FetchService_WebSocketClient = grpc.BidiStreamingClient[WebSocketRequest, W
 //	UNAUTHENTICATED     no or bad caller identity: fix the credentials.
 //	PERMISSION_DENIED   policy denied the first hop, nothing was sent;
 //	                    ErrorInfo has the rule: ask the owner of the policy.
-//	RESOURCE_EXHAUSTED  a limit of fetchgate; RetryInfo says how long to wait.
-//	UNAVAILABLE         fetchgate is draining or overloaded and did nothing:
-//	                    try another replica now. After a summary with the
+//	RESOURCE_EXHAUSTED  a limit of fetchgate, CALLER_QUOTA or OVERLOADED;
+//	                    RetryInfo says how long to wait.
+//	UNAVAILABLE         fetchgate is draining, or cannot record the fetch, and
+//	                    did nothing: try another replica now. After a summary with the
 //	                    failure DRAINING, which says whether the request was
 //	                    sent, a stream ends so too, never OK.
 //	DEADLINE_EXCEEDED, CANCELLED  the RPC's own.
