@@ -213,7 +213,7 @@ func (l *Lease) Take(n int) *Refused {
 	l.held.Add(int64(n))
 	if l.forfeited.Load() {
 		l.Give(n)
-		return a.refuse(overPeerHeld, 0)
+		return &Refused{Limit: MaxHeldBytes, Scope: ScopePeer} // there is nobody to tell
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -83,6 +82,9 @@ func (c *call) admit(m proto.Message) error {
 	}
 	size := proto.Size(m)
 	if refused := c.lease.Take(size); refused != nil {
+		if c.ctx.Err() != nil {
+			return c.server.refused(c.ctx, c.ctx.Err()) // its connection has gone
+		}
 		return c.server.overLimit(refused)
 	}
 	c.request = size
@@ -150,7 +152,9 @@ func (c *call) whole(m *fetchgatev1.FetchRequest) (answer any, err error) {
 		err = sink.fit(report)
 	}
 	if failure := c.failed(err); failure != nil {
+		left := report.GetHistoryCut() // those that fit left out are among them
 		report = reportMessage(c.report, true)
+		report.HistoryCut = left
 		return &failureReply{
 			FetchResponse: &fetchgatev1.FetchResponse{
 				Report:  report,
@@ -273,8 +277,7 @@ func (c *call) rejected() *fetch.Report {
 
 // heldTooMuch is the failure of a fetch whose answer finds no memory.
 func heldTooMuch(r *limit.Refused) *fetch.Failure {
-	f := fetch.Fail(fetch.ReasonResponseTooLarge,
-		fmt.Sprintf("fetchgate holds as many bytes for its callers as it may, %d; try again in a moment, or read your answers faster", r.Max), r)
+	f := fetch.Fail(fetch.ReasonResponseTooLarge, r.Error(), r)
 	f.Blame, f.Sent, f.RetryAfter = fetch.BlameFetchgate, fetch.SentYes, r.RetryAfter
 	f.LimitHit = &fetch.LimitHit{Limit: r.Limit, Max: r.Max}
 	return f

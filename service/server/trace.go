@@ -35,7 +35,7 @@ func newID() string {
 // namesNothing one that is invalid all the same, since an ID of it is zero.
 var (
 	wellFormed   = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
-	namesNothing = regexp.MustCompile(`-0+-.*-`)
+	namesNothing = regexp.MustCompile(`-0+-`)
 )
 
 // traceparent is the trace that the RPC belongs to: that of its span where it
