@@ -174,41 +174,60 @@ func descriptors(t *testing.T) int {
 // TestKilledAtEveryOffset ends the upstream's connection after each of its first
 // bytes: by a reset, in order, or in order on its side only.
 func TestKilledAtEveryOffset(t *testing.T) {
+	const workers = 2
 	offsets, size := 4096, 3900
 	if !testing.Short() {
 		offsets, size = 65536, 65300
 	}
-	r := newRig(t)
-	r.settled(t)
+	var rigs [workers]*rig
+	for i := range rigs {
+		rigs[i] = newRig(t)
+		rigs[i].settled(t)
+	}
 	before := descriptors(t)
-	kinds := []fetchtest.FaultKind{fetchtest.FaultReset, fetchtest.FaultTruncate, fetchtest.FaultHalfClose}
 	want := pattern(size)
-	whole := 0
-	for offset := range offsets {
-		// Each upstream, RPC and kind in turn, shifted so that each meets each.
-		upstream := offset % len(harmed)
-		rpc := rpcs[offset/len(harmed)%len(rpcs)]
-		kind := kinds[offset/(len(harmed)*len(rpcs))%len(kinds)]
-		r.fault.Store(&fetchtest.Fault{Kind: kind, After: int64(offset)})
-		a, err := rpc.call(t.Context(), r, r.request(upstream, size))
-		if wrong := exact(a, err, want); wrong != nil {
-			t.Fatalf("%s by %s, %v after %d bytes: %v", harmed[upstream].name, rpc.name, kind, offset, wrong)
-		}
-		if a.failure == nil {
-			whole++
-		}
+	var whole atomic.Int64
+	var all sync.WaitGroup
+	for i, r := range rigs {
+		all.Go(func() {
+			for offset := i; offset < offsets && !t.Failed(); offset += workers {
+				if r.kill(t, offset, want) {
+					whole.Add(1)
+				}
+			}
+		})
 	}
+	all.Wait()
 	// All of the body needs more bytes than size on any wire.
-	if most := offsets - size; whole > most {
-		t.Errorf("%d of %d were whole, at most %d can be", whole, offsets, most)
+	if most := int64(offsets - size); whole.Load() > most {
+		t.Errorf("%d of %d were whole, at most %d can be", whole.Load(), offsets, most)
 	}
-	r.settled(t)
+	for _, r := range rigs {
+		r.settled(t)
+	}
 	eventually(t, func() error {
-		if after := descriptors(t); after > before+2*len(harmed) {
+		if after := descriptors(t); after > before+2*workers*len(harmed) {
 			return fmt.Errorf("%d descriptors are open, %d were before", after, before)
 		}
 		return nil
 	})
+}
+
+// kill fetches want while the connection ends at offset, and tells whether all
+// of it came. Each upstream, RPC and kind of end comes in turn, shifted so that
+// each meets each.
+func (r *rig) kill(t *testing.T, offset int, want []byte) bool {
+	kinds := []fetchtest.FaultKind{fetchtest.FaultReset, fetchtest.FaultTruncate, fetchtest.FaultHalfClose}
+	upstream := offset % len(harmed)
+	rpc := rpcs[offset/len(harmed)%len(rpcs)]
+	kind := kinds[offset/(len(harmed)*len(rpcs))%len(kinds)]
+	r.fault.Store(&fetchtest.Fault{Kind: kind, After: int64(offset)})
+	a, err := rpc.call(t.Context(), r, r.request(upstream, len(want)))
+	if wrong := exact(a, err, want); wrong != nil {
+		t.Errorf("%s by %s, %v after %d bytes: %v", harmed[upstream].name, rpc.name, kind, offset, wrong)
+		return false
+	}
+	return a.failure == nil
 }
 
 // TestHarmIsSeenOrHarmless does every kind of harm in both directions at random
