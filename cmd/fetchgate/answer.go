@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type fetcher struct {
 	include  bool              // whether heads go where the body goes
 	verbose  *transcript       // nil: none
 	report   reportForm        // how the report is printed
+	silent   bool              // whether notes are left out
 	typed    map[string]string // what the user typed for a part of the request, by its path
 }
 
@@ -69,7 +71,7 @@ func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest,
 	if path != "" && path != "-" {
 		var err error
 		if file, err = openTarget(path); err != nil {
-			return &problem{exitUsage, "cannot write to " + path, err.Error(), "name a file that can be written with -o"}
+			return &problem{exitUsage, "cannot write to " + path, bare(err).Error(), "name a file that can be written with -o"}
 		}
 		defer file.discard()
 		shown = newProgress(f.progress, path, time.Now())
@@ -79,6 +81,9 @@ func (f *fetcher) stream(ctx context.Context, request *fetchgatev1.FetchRequest,
 	d := &delivery{fetcher: f, sink: sink, heads: heads, progress: shown}
 	if err := d.receive(ctx, request); err != nil {
 		return err
+	}
+	if shown != nil {
+		shown.clear() // it is on the line where the report begins
 	}
 	f.verbose.facts(d.summary.GetReport())
 	f.printReport(d.summary.GetReport())
@@ -233,7 +238,24 @@ func (f *fetcher) printReport(report *fetchgatev1.FetchReport) {
 		printReport(f.err, report, newChart(f.err))
 	case reportJSON:
 		writeJSON(f.err, report)
+	default:
+		f.noteLowered(report.GetClamped())
 	}
+}
+
+// noteLowered names what the service did not give as it was asked for. A report
+// that is printed says so itself.
+func (f *fetcher) noteLowered(paths []string) {
+	if len(paths) == 0 || f.silent {
+		return
+	}
+	var names []string
+	for _, path := range paths {
+		if name := cmp.Or(f.typed[path], escaped(path)); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	fmt.Fprintf(f.err, "note: lowered to the server's maximum: %s\n", strings.Join(names, ", "))
 }
 
 // judge makes a problem of a status of 400 or more, if the user wants that.

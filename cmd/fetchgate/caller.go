@@ -27,7 +27,7 @@ func (c *connection) problem(ctx context.Context, err error, name program) *prob
 	case ctx.Err() == context.Canceled:
 		return &problem{code: exitInterrupted, what: "interrupted"}
 	case s.Code() == codes.Unavailable && reason == "", s.Code() == codes.DeadlineExceeded && !c.greeted():
-		return c.unreachable(message, name)
+		return c.unreachable(ctx, message, name)
 	case s.Code() == codes.PermissionDenied:
 		what := "denied by policy: " + reason
 		if rule != "" {

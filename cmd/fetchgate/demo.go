@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,13 +19,22 @@ import (
 const stepTimeout = time.Minute
 
 type demoCommand struct {
-	Break string `enum:",${steps}" default:"" placeholder:"STEP" help:"See a check fail: the upstream misbehaves in this step (${steps}), and the exit code is 1."`
+	Break string `placeholder:"STEP" help:"See a check fail: the upstream misbehaves in this step (${steps}), and the exit code is 1."`
 }
 
 // Help is the end of the command's help.
 func (demoCommand) Help() string {
 	return "It starts a service and an upstream of its own on free ports of loopback, and sends nothing anywhere else. " +
 		"What it shows it checks against what the upstream recorded and what the report says."
+}
+
+// Validate refuses a step that there is not.
+func (c *demoCommand) Validate() error {
+	names := strings.Split(stepNames, ",")
+	if c.Break == "" || slices.Contains(names, c.Break) {
+		return nil
+	}
+	return fmt.Errorf("--break: there is no step %+.64q; the steps are %s", c.Break, strings.Join(names, ", "))
 }
 
 // Run shows every step.
@@ -71,7 +81,7 @@ func runDemo(ctx context.Context, s streams, name program, o demoOptions) error 
 	}
 	fmt.Fprintf(s.out, "\nAll %d steps show what they should.\n", len(demoSteps))
 	fmt.Fprintf(s.out, "next: %s serve\n", name)
-	fmt.Fprintf(s.out, "next: %s\n", nextGet(defaultAddress, exampleURL, name))
+	fmt.Fprintf(s.out, "next: %s\n", nextGet(defaultAddress, "", exampleURL, name))
 	fmt.Fprintf(s.out, "next: %s demo --break stream   # see a check fail\n", name)
 	return nil
 }
@@ -130,7 +140,7 @@ func (d *demo) start() error {
 	}
 	d.address = served.GRPCAddress()
 	d.serve(served)
-	if d.service, err = dial(d.address); err != nil {
+	if d.service, err = dial(d.address, nil); err != nil {
 		return err
 	}
 	d.closers = append(d.closers, func() { d.service.Close() })

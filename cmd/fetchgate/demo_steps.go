@@ -109,6 +109,9 @@ func (d *demo) stepDeny(ctx context.Context, c *checks) {
 		reason, _ := errorInfo(s)
 		c.that(s.Code() == codes.PermissionDenied, "%s, %s: %s %s", place.what, place.url, s.Code(), reason)
 	}
+	decision, err := d.service.policy.Explain(ctx, &fetchgatev1.ExplainRequest{Request: &fetchgatev1.HttpRequest{Url: "http://10.0.0.1/"}})
+	c.that(err == nil && !decision.GetAllowed() && decision.GetWhy() != "", "explain says of http://10.0.0.1/: %s, rule %s: %s",
+		decided(decision), ruleAt(decision.GetRule(), ""), escaped(decision.GetWhy()))
 	if d.broken == "deny" {
 		if err := d.upstream.plant(ctx); err != nil {
 			c.that(false, "the request past fetchgate failed: %v", err)

@@ -20,6 +20,9 @@ func TestDemo(t *testing.T) {
 	if strings.Contains(r.out, "✗") || !strings.Contains(r.out, "next: bin/fetchgate serve\n") {
 		t.Errorf("the demo prints\n%s\n%s", r.out, r.err)
 	}
+	if !strings.Contains(r.out, "✓ explain says of http://10.0.0.1/: denied, rule public: ") {
+		t.Errorf("explain is not shown:\n%s", r.out)
+	}
 	for _, step := range demoSteps {
 		if !strings.Contains(r.out, " "+step.name+": ") {
 			t.Errorf("the step %s is not shown:\n%s", step.name, r.out)

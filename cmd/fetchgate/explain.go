@@ -14,9 +14,9 @@ import (
 
 type explainCommand struct {
 	headFlags
+	serviceFlags
 
-	Address string `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
-	JSON    bool   `name:"json" help:"Print the decision as JSON."`
+	JSON bool `name:"json" help:"Print the decision as JSON."`
 }
 
 // Help is the end of the command's help.
@@ -31,9 +31,9 @@ func (c *explainCommand) Run(ctx context.Context, s streams, name program) error
 	if err != nil {
 		return &problem{exitUsage, "cannot explain this request", err.Error(), fmt.Sprintf("%s explain --help", name)}
 	}
-	service, err := dial(c.Address)
+	service, err := c.connect()
 	if err != nil {
-		return &problem{exitUsage, "cannot use the address " + c.Address, err.Error(), "write it as HOST:PORT"}
+		return err
 	}
 	defer service.Close()
 	decision, err := service.policy.Explain(ctx, &fetchgatev1.ExplainRequest{Request: request})
@@ -56,17 +56,14 @@ func notExplained(p *problem, err error) *problem {
 	return p
 }
 
-// verdict is the problem that a decision is for who wants to fetch; nil if it
-// is none.
+// verdict is the exit code that a decision means for who wants to fetch. The
+// decision is the output, so nothing is left to say.
 func verdict(d *fetchgatev1.ExplainResponse) error {
 	switch {
 	case len(d.GetViolations()) > 0:
-		v := d.GetViolations()[0]
-		return &problem{exitRPC, "the service would refuse the request",
-			escaped(v.GetField()) + ": " + escaped(v.GetDescription()), "mend the part of the request that is named above"}
+		return &problem{code: exitRPC}
 	case !d.GetAllowed():
-		return &problem{exitDenied, "denied by policy, rule " + cmp.Or(escaped(d.GetRule()), "none"),
-			escaped(d.GetWhy()), cmp.Or(escaped(d.GetHint()), "ask the owner of the policy")}
+		return &problem{code: exitDenied}
 	}
 	return nil
 }
@@ -76,7 +73,11 @@ func verdict(d *fetchgatev1.ExplainResponse) error {
 func printDecision(w io.Writer, d *fetchgatev1.ExplainResponse) {
 	fmt.Fprintf(w, "%s: %s\n", decided(d), cmp.Or(escaped(d.GetCanonicalUrl()), "the request is not whole"))
 	fmt.Fprintf(w, "  rule %s, generation %d\n", ruleAt(d.GetRule(), d.GetRuleLocation()), d.GetGeneration())
-	for _, line := range []struct{ name, text string }{{"why", d.GetWhy()}, {"next", d.GetHint()}} {
+	next := d.GetHint()
+	if decided(d) == "denied" {
+		next = cmp.Or(next, "ask the owner of the policy")
+	}
+	for _, line := range []struct{ name, text string }{{"why", d.GetWhy()}, {"next", next}} {
 		if line.text != "" {
 			fmt.Fprintf(w, "  %s: %s\n", line.name, escaped(line.text))
 		}

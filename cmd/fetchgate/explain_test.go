@@ -49,14 +49,17 @@ func TestExplain(t *testing.T) {
 			"  check origin passed: https://example.com\n  limits: total 30s\n", "3 attempts, 10 redirects\n"}, ""},
 		"denied": {explaining(deniedDecision, nil), exitDenied, []string{"denied: http://10.0.0.1/\\x1b\n  rule default-deny, generation 0\n", "  next: Ask team-edge.\n  check method failed: POST\n",
 			"  near: rule partners (policy.yaml:41) would decide otherwise if method were GET\n  address 10.0.0.1 denied: private\n"},
-			"fetchgate: denied by policy, rule default-deny\n  No rule allows it.\n  next: Ask team-edge.\n"},
-		"refused": {explaining(refusedDecision, nil), exitRPC, []string{"refused: the request is not whole\n", "  refused: request.headers[0]: Host is set by fetchgate\n  lowered to the service's maximum: options.timeouts.total\n"},
-			"would refuse the request\n  request.headers[0]: Host is set by fetchgate\n"},
-		"older":  {&canned{}, exitRPC, nil, "the service does not explain its decisions\n  it is older than this command\n"},
-		"failed": {explaining(nil, refusedWith(codes.Unauthenticated, "who are you")), exitRPC, nil, "Unauthenticated\n  who are you\n  next: ask the service's operator"},
+			""},
+		"refused": {explaining(refusedDecision, nil), exitRPC, []string{"refused: the request is not whole\n", "  refused: request.headers[0]: Host is set by fetchgate\n  lowered to the service's maximum: options.timeouts.total\n"}, ""},
+		"older":   {&canned{}, exitRPC, nil, "the service does not explain its decisions\n  it is older than this command\n"},
+		"failed":  {explaining(nil, refusedWith(codes.Unauthenticated, "who are you")), exitRPC, nil, "Unauthenticated\n  who are you\n  next: ask the service's operator"},
 	} {
 		r := runHere(t.Context(), "", "explain", "--address", c.service.start(t), "-X", "POST", "-H", "A: b", "https://example.com/a")
-		r.wantCode(t, c.code)
+		if c.out != nil {
+			r.wantVerdict(t, c.code)
+		} else {
+			r.wantCode(t, c.code)
+		}
 		for _, part := range c.out {
 			if !strings.Contains(r.out, part) {
 				t.Errorf("%s: stdout, want %q:\n%s", name, part, r.out)
@@ -78,19 +81,19 @@ func TestExplainJSON(t *testing.T) {
 	service := explaining(deniedDecision, nil)
 	address := service.start(t)
 	r := runHere(t.Context(), "", "explain", "--json", "--address", address, "http://10.0.0.1/")
-	r.wantCode(t, exitDenied)
+	r.wantVerdict(t, exitDenied)
 	decision := &fetchgatev1.ExplainResponse{}
 	if err := protojson.Unmarshal([]byte(r.out), decision); err != nil || !proto.Equal(decision, deniedDecision) {
 		t.Errorf("%v: it prints\n%s", err, r.out)
 	}
-	if !strings.HasPrefix(r.out, "{\n  \"canonicalUrl\": \"http://10.0.0.1/\\u001b\",\n") || !json.Valid([]byte(r.out)) {
+	if !strings.HasPrefix(r.out, "{\n  \"allowed\": false,\n  \"canonicalUrl\": \"http://10.0.0.1/\\u001b\",\n") || !json.Valid([]byte(r.out)) {
 		t.Errorf("it prints\n%s", r.out)
 	}
 }
 
 func TestOffline(t *testing.T) {
 	const request = "POST https://example.com/a%20b?q=1\nHost: example.com\nAuthorization: [redacted]\nX-Bytes: \\xff\nContent-Type: application/json\n" +
-		"Content-Length: 2\nCookie: [redacted]\nUser-Agent: fetchgate/(version of the service)\nAccept: */*\nAccept-Encoding: gzip, deflate, br, zstd\n\n" +
+		"Content-Length: 2\nCookie: [redacted]\nUser-Agent: fetchgate/...\nAccept: */*\nAccept-Encoding: gzip, deflate, br, zstd\n\n" +
 		"not sent; body 2 B\nillegal bytes of the URL were percent-encoded\n"
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,9 +113,27 @@ func TestOffline(t *testing.T) {
 	} {
 		r := runHere(t.Context(), "", "get", "--offline", "--address", c.address, "-H", "Authorization: Bearer secret", "-H", "X-Bytes: \xff",
 			"-b", "session=secret", "--json", "{}", "https://EXAMPLE.com:443/a b?q=1")
-		r.wantCode(t, c.code)
+		if c.code == exitRPC {
+			r.wantCode(t, c.code)
+		} else {
+			r.wantVerdict(t, c.code)
+		}
 		if !strings.HasPrefix(r.out, request+c.says) || strings.Contains(r.out+r.err, "secret") {
 			t.Errorf("%s: it prints\n%s\nwant\n%s", name, r.out, request+c.says)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"ftp://example.com/"}, "use http or https\n  next: mend the URL\n"},
+		{[]string{"--json", "{", "http://example.com/"}, "\n  --json: the body is not JSON"},
+		{[]string{"-X", "get", "http://example.com/"}, "next: mend -X\n"},
+	} {
+		r := runHere(t.Context(), "", append([]string{"get", "--offline"}, c.args...)...)
+		r.wantCode(t, exitRPC)
+		if !strings.HasPrefix(r.err, "fetchgate: the service would refuse the request\n") || !strings.Contains(r.err, c.says) {
+			t.Errorf("%q says\n%s", c.args, r.err)
 		}
 	}
 	service := explaining(allowed, nil)

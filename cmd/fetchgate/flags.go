@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -39,8 +40,8 @@ func inFlags(hint string) string {
 // curlAnswers say what to do instead of those flags of curl that get has not.
 var curlAnswers = []struct{ flags, answer string }{
 	{"-k --insecure --proxy-insecure --doh-insecure", "verification cannot be switched off by a caller; ask the operator for a TLS profile (upstream_tls.ca_files)"},
-	{"--cacert --capath --ca-native --crlfile --pinnedpubkey", "roots are the operator's: upstream_tls.ca_files; those of one request are not offered yet"},
-	{"-E --cert --cert-type --key --key-type --pass", "client certificates are not offered yet"},
+	{"--cacert --capath --ca-native --crlfile --pinnedpubkey", "roots for upstreams are the operator's: upstream_tls.ca_files; those for fetchgate itself are --ca FILE"},
+	{"-E --cert-type --key-type --pass", "client certificates for upstreams are not offered yet; --cert and --key are what fetchgate is shown"},
 	{"--tlsv1.0 --tlsv1.1 -2 --sslv2 -3 --sslv3 --ssl-allow-beast --ciphers --tls13-ciphers", "TLS is 1.2 or newer with the suites of Go, always; leave it out"},
 	{"-1 --tlsv1 --tlsv1.2 --tlsv1.3 --tls-max --ssl-reqd", "TLS 1.2 or newer is spoken anyway; leave it out"},
 	{"-x --proxy --socks4 --socks4a --socks5 --socks5-hostname --preproxy --proxy1.0 --noproxy -p --proxytunnel -U --proxy-user --proxy-header", "proxies are not offered yet"},
@@ -92,6 +93,9 @@ var curlAnswers = []struct{ flags, answer string }{
 // it is curl's, else which is nearest.
 func withAnswer(err error) (what, next string) {
 	what = err.Error()
+	if rest, found := strings.CutPrefix(what, "unexpected argument "); found {
+		return what, tooMany(err, rest)
+	}
 	rest, unknown := strings.CutPrefix(what, "unknown flag ")
 	var wrong *kong.ParseError
 	if !unknown || !errors.As(err, &wrong) || wrong.Context.Selected() == nil {
@@ -116,6 +120,26 @@ func withAnswer(err error) (what, next string) {
 		return fmt.Sprintf("unknown flag %s, and get has no %s either", flag, near), answer
 	}
 	return fmt.Sprintf("unknown flag %s, did you mean %q?", flag, near), ""
+}
+
+// tooMany says what an argument that has no place was most likely meant for;
+// empty where nothing is known.
+func tooMany(err error, argument string) string {
+	var wrong *kong.ParseError
+	if !errors.As(err, &wrong) || wrong.Context.Selected() == nil {
+		return ""
+	}
+	args := wrong.Context.Args
+	form := slices.Index(args, "--report") + 1
+	switch command := wrong.Context.Selected().Name; {
+	case command == "serve":
+		return "write --config " + argument
+	case command == "get" && form > 0 && form < len(args) && (args[form] == string(reportText) || args[form] == string(reportJSON)):
+		return "write --report=" + args[form]
+	case command == "get", command == "explain":
+		return "one URL per call; call it once for each"
+	}
+	return ""
 }
 
 // curlFlags are the answers by flag.

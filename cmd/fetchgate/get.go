@@ -16,9 +16,9 @@ type getCommand struct {
 	bodyFlags
 	optionFlags
 	answerFlags
+	serviceFlags
 
-	Address string `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
-	Offline bool   `help:"Send nothing to the upstream: print the request as it would go out and, where the service answers, what policy decides about it and which limits would hold."`
+	Offline bool `help:"Send nothing to the upstream: print the request as it would go out and, where the service answers, what policy decides about it and which limits would hold."`
 }
 
 // headFlags are the URL, the method and the fields of a request.
@@ -60,8 +60,8 @@ type answerFlags struct {
 	Include   bool       `short:"i" group:"The answer" help:"Put the heads of the responses before the body."`
 	Fail      bool       `short:"f" group:"The answer" help:"Exit with 22 and write no body when the status is 400 or more."`
 	Verbose   bool       `short:"v" group:"The answer" help:"Print what was sent, '> ', what came, '< ', and what is known of connections and attempts, '* ', to standard error. Values of fields that hold credentials or cookies are left out."`
-	Report    reportForm `group:"The answer" help:"Print the head of the response and what was done, drawn on a time scale, to standard error; --report=json prints the report alone, as JSON."`
-	Silent    bool       `short:"s" group:"The answer" help:"Print no progress and no errors: the exit code tells."`
+	Report    reportForm `group:"The answer" help:"Print the head of the response and what was done, drawn on a time scale, to standard error; --report=json prints the report alone, as JSON, and with --silent nothing else goes there."`
+	Silent    bool       `short:"s" group:"The answer" help:"Print no progress, no notes and no errors: the exit code tells."`
 	ShowError bool       `name:"show-error" short:"S" group:"The answer" help:"With --silent: print errors."`
 }
 
@@ -92,13 +92,13 @@ func (c *getCommand) run(ctx context.Context, s streams, name program) error {
 		ctx, cancel = context.WithTimeout(ctx, *c.Timeout+deadlineMargin)
 		defer cancel()
 	}
-	service, err := dial(c.Address)
+	service, err := c.connect()
 	if err != nil {
-		return &problem{exitUsage, "cannot use the address " + c.Address, err.Error(), "write it as HOST:PORT"}
+		return err
 	}
 	defer service.Close()
 	if c.Offline {
-		return preview{service, s.out, name}.show(ctx, request)
+		return preview{service, s.out, name, c.typed()}.show(ctx, request)
 	}
 	f := c.fetcher(s, name, service)
 	if c.Verbose {
@@ -114,7 +114,7 @@ func (c *getCommand) run(ctx context.Context, s streams, name program) error {
 func (c *getCommand) fetcher(s streams, name program, service *connection) *fetcher {
 	f := &fetcher{
 		service: service, name: name, out: s.out, err: s.err, progress: s.err,
-		fail: c.Fail, include: c.Include || c.Head, report: c.Report, typed: c.typed(),
+		fail: c.Fail, include: c.Include || c.Head, report: c.Report, silent: c.Silent, typed: c.typed(),
 	}
 	if terminalWidth(s.out) != nil {
 		f.out = &screen{terminal: s.out}

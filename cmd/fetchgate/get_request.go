@@ -200,7 +200,7 @@ func (c *bodyFlags) addBody(request *fetchgatev1.HttpRequest, stdin io.Reader) e
 	case c.Head:
 		method = "HEAD"
 	case c.JSON != nil:
-		text, err := readArgument(*c.JSON, stdin)
+		text, err := readArgument("--json", *c.JSON, stdin)
 		if err != nil {
 			return err
 		}
@@ -250,7 +250,7 @@ func formOf(pairs []string) (*fetchgatev1.FormBody, error) {
 func joinArguments(arguments []string, stdin io.Reader) ([]byte, error) {
 	var parts [][]byte
 	for _, argument := range arguments {
-		part, err := readArgument(argument, stdin)
+		part, err := readArgument("-d", argument, stdin)
 		if err != nil {
 			return nil, err
 		}
@@ -259,9 +259,9 @@ func joinArguments(arguments []string, stdin io.Reader) ([]byte, error) {
 	return bytes.Join(parts, []byte("&")), nil
 }
 
-// readArgument returns what an argument stands for: itself, the content of FILE
+// readArgument returns what the argument of a flag stands for: itself, the content of FILE
 // for @FILE, standard input for @-. It reads no more than can be sent.
-func readArgument(argument string, stdin io.Reader) ([]byte, error) {
+func readArgument(flag, argument string, stdin io.Reader) ([]byte, error) {
 	path, isFile := strings.CutPrefix(argument, "@")
 	switch {
 	case !isFile:
@@ -269,7 +269,7 @@ func readArgument(argument string, stdin io.Reader) ([]byte, error) {
 	case path != "-":
 		file, err := os.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s @%s: %w", flag, path, bare(err))
 		}
 		defer file.Close()
 		stdin = file

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -319,6 +320,39 @@ func TestGetSilent(t *testing.T) {
 	r = getStream(t, []*fetchgatev1.StreamFetchResponse{headEvent(200), dataEvent(0, "one"), summaryEvent(nil)}, nil, "-s", "-o", path)
 	if r.code != exitOK || r.err != "" {
 		t.Errorf("-s -o: exit code %d, stderr %q", r.code, r.err)
+	}
+}
+
+// TestGetSilentReport: with -s a program finds the report and nothing else.
+func TestGetSilentReport(t *testing.T) {
+	answer := failedWith(&fetchgatev1.Failure{Reason: fetchgatev1.FailureReason_FAILURE_REASON_CONNECT_REFUSED})
+	answer.Report = &fetchgatev1.FetchReport{Clamped: []string{"options.timeouts.total"}}
+	r := get(t, answer, nil, "-s", "--report=json")
+	if r.code != exitFailed || !json.Valid([]byte(r.err)) || !strings.Contains(r.err, `"urlEncoded": false`) {
+		t.Errorf("exit code %d, stderr\n%s", r.code, r.err)
+	}
+}
+
+// TestGetNotesLowered: who asks for more than there is is told so, once.
+func TestGetNotesLowered(t *testing.T) {
+	const note = "note: lowered to the server's maximum: --timeout, --retry-delay, options.new\n"
+	report := &fetchgatev1.FetchReport{Clamped: []string{"options.timeouts.total", "options.retry.backoff_base", "options.retry.backoff_max", "options.new"}}
+	whole := responded(200, "")
+	whole.Report = report
+	last := &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: &fetchgatev1.StreamSummary{Report: report}}}
+	events := []*fetchgatev1.StreamFetchResponse{headEvent(200), last}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{{nil, note}, {[]string{"-s"}, ""}} {
+		for _, r := range []result{get(t, whole, nil, c.args...), getStream(t, events, nil, append(c.args, "--stream")...)} {
+			if r.err != c.want {
+				t.Errorf("%q: stderr %q, want %q", c.args, r.err, c.want)
+			}
+		}
+	}
+	if r := get(t, whole, nil, "--report"); strings.Contains(r.err, "note: ") || !strings.Contains(r.err, "options.new") {
+		t.Errorf("--report: stderr\n%s", r.err)
 	}
 }
 

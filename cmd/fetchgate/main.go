@@ -45,6 +45,8 @@ type commands struct {
 	Demo    demoCommand    `cmd:"" help:"See it fetch, stream, deny and explain, all on loopback."`
 	Help    helpCommand    `cmd:"" help:"Read what a word of an error means, and what to do."`
 	Version versionCommand `cmd:"" help:"Print the version."`
+
+	PrintVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // commandNames are those of the commands above.
@@ -66,13 +68,13 @@ func run(ctx context.Context, args []string, s streams) int {
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(asDuration)),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(s, name),
-		kong.Vars{"defaultAddress": defaultAddress, "steps": stepNames},
+		kong.Vars{"defaultAddress": defaultAddress, "steps": stepNames, "version": versionLine()},
 	)
 	if err != nil {
 		panic(err) // the struct tags above are wrong
 	}
 	parsed, err := parser.Parse(args[1:])
-	if exited >= 0 { // --help has answered
+	if exited >= 0 { // --help or --version has answered
 		return exited
 	}
 	if err != nil {
@@ -96,6 +98,8 @@ type versionCommand struct{}
 
 // Run prints which build this is.
 func (versionCommand) Run(s streams) error {
-	_, err := fmt.Fprintf(s.out, "fetchgate %s %s\n", version, runtime.Version())
+	_, err := fmt.Fprintln(s.out, versionLine())
 	return err
 }
+
+func versionLine() string { return fmt.Sprintf("fetchgate %s %s", version, runtime.Version()) }

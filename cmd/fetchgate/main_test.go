@@ -80,11 +80,22 @@ func (r result) wantCode(t *testing.T, code int) {
 	}
 }
 
+// wantVerdict fails the test unless the code is the one expected and standard
+// output alone says why.
+func (r result) wantVerdict(t *testing.T, code int) {
+	t.Helper()
+	if r.code != code || r.out == "" || r.err != "" {
+		t.Errorf("exit code %d, want %d, and what is decided on stdout alone\nstdout: %q\nstderr: %s", r.code, code, r.out, r.err)
+	}
+}
+
 func TestVersion(t *testing.T) {
-	r := runHere(t.Context(), "", "version")
-	r.wantCode(t, exitOK)
-	if !strings.HasPrefix(r.out, "fetchgate dev go1.") || strings.Count(r.out, "\n") != 1 {
-		t.Errorf("version prints %q", r.out)
+	for _, word := range []string{"version", "--version"} {
+		r := runHere(t.Context(), "", word)
+		r.wantCode(t, exitOK)
+		if !strings.HasPrefix(r.out, "fetchgate dev go1.") || strings.Count(r.out, "\n") != 1 {
+			t.Errorf("%s prints %q", word, r.out)
+		}
 	}
 }
 
@@ -127,19 +138,26 @@ func TestUsage(t *testing.T) {
 		{[]string{"get", "-b", "cookies.txt", "http://example.com/"}, "NAME=VALUE"},
 		{[]string{"get", "--data-urlencode", "content", "http://example.com/"}, "NAME=VALUE"},
 		{[]string{"get", "--report=xml", "http://example.com/"}, "text or json"},
-		{[]string{"get", "--offline", "ftp://example.com/"}, "use http or https"},
-		{[]string{"get", "--offline", "--json", "{", "http://example.com/"}, "JSON"},
-		{[]string{"get", "--offline", "-X", "get", "http://example.com/"}, "cannot send"},
+		{[]string{"serve", "a.yaml"}, "next: write --config a.yaml\n"},
+		{[]string{"get", "--report", "json", "http://example.com/"}, "next: write --report=json\n"},
+		{[]string{"get", "http://example.com/", "http://example.com/2"}, "next: one URL per call"},
+		{[]string{"explain", "http://example.com/", "http://example.com/2"}, "next: one URL per call"},
+		{[]string{"get", "--cert", "cert.pem", "http://example.com/"}, "must be used together"},
+		{[]string{"get", "--ca", "/does/not/exist", "http://example.com/"}, "--ca /does/not/exist: no such file"},
+		{[]string{"explain", "--ca", os.DevNull, "http://example.com/"}, "it holds no certificate"},
+		{[]string{"get", "--cert", os.DevNull, "--key", os.DevNull, "http://example.com/"}, "--key " + os.DevNull},
 		{[]string{"explain", "http://example.com/\xff"}, "UTF-8"},
 		{[]string{"explain", "--address", "nowhere", "http://example.com/"}, "HOST:PORT"},
 		{[]string{"help", "CONECT_TIMEOUT"}, "help CONNECT_TIMEOUT"},
 		{[]string{"help", "\x1b[2J"}, "help --help"},
 		{[]string{"get", "-H", "NoColon", "http://example.com/"}, "Name: value"},
-		{[]string{"get", "-d", "@/does/not/exist", "http://example.com/"}, "no such file"},
+		{[]string{"get", "-d", "@/does/not/exist", "http://example.com/"}, "\n  -d @/does/not/exist: no such file or directory\n"},
+		{[]string{"get", "--json", "@", "http://example.com/"}, "\n  --json @: no such file"},
+		{[]string{"get", "-o", "/does/not/exist", "http://example.com/"}, "cannot write to /does/not/exist\n  no such file or directory\n"},
 		{[]string{"get", "--address", "nowhere", "http://example.com/"}, "HOST:PORT"},
 		{[]string{"get", "http://example.com/\xff"}, "UTF-8"},
 		{[]string{"get", "-o", os.TempDir(), "http://example.com/"}, "directory"},
-		{[]string{"demo", "--break", "everything"}, "--break"},
+		{[]string{"demo", "--break", "everything"}, "--break: there is no step \"everything\"; the steps are fetch, stream, "},
 	} {
 		r := runHere(ctx, "", c.args...)
 		r.wantCode(t, exitUsage)

@@ -19,32 +19,35 @@ type preview struct {
 	service *connection
 	out     io.Writer
 	name    program
+	typed   map[string]string // what the user typed for a part of the request, by its path
 }
 
 // show prints the request and, where the service answers, its decision.
 func (p preview) show(ctx context.Context, request *fetchgatev1.FetchRequest) error {
-	if err := p.request(request); err != nil {
-		return &problem{exitUsage, "cannot send this request", err.Error(), fmt.Sprintf("%s get --help", p.name)}
+	if path, err := p.request(request); err != nil {
+		typed := p.typed[path]
+		return &problem{exitRPC, "the service would refuse the request", typed + ": " + err.Error(), "mend " + typed}
 	}
 	return p.decision(ctx, request)
 }
 
 // request prints the request as it would go out, as far as that is known
-// without the service.
-func (p preview) request(r *fetchgatev1.FetchRequest) error {
+// without the service. It prints nothing but an error and the path of the part
+// that is wrong where the service is sure to refuse it.
+func (p preview) request(r *fetchgatev1.FetchRequest) (path string, err error) {
 	method := cmp.Or(r.GetRequest().GetMethod(), "GET")
 	if err := fetch.CheckMethod(method); err != nil {
-		return err
+		return "request.method", err
 	}
 	to, err := fetch.ParseURL(r.GetRequest().GetUrl())
 	if err != nil {
-		return err
+		return "request.url", err
 	}
 	size := int64(0)
 	if content := r.GetRequest().GetBody(); content != nil {
 		encoded, err := body.Encode(content)
 		if err != nil {
-			return err
+			return "request.body", err
 		}
 		size = encoded.Source.Length()
 	}
@@ -56,7 +59,7 @@ func (p preview) request(r *fetchgatev1.FetchRequest) error {
 	if to.Encoded {
 		fmt.Fprintln(p.out, "illegal bytes of the URL were percent-encoded")
 	}
-	return nil
+	return "", nil
 }
 
 // decision prints what the service would do with the request. A service that

@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
@@ -23,8 +26,16 @@ const defaultAddress = "127.0.0.1:7801"
 // service greets.
 const connectTimeout = 5 * time.Second
 
+// ofTLS is in the text of each error of crypto/tls.
+const ofTLS = "tls: "
+
+// probeTimeout is how long it may take to find out whether a server that said
+// nothing speaks TLS.
+const probeTimeout = time.Second
+
 // greetingBytes are enough of what a server says first to know whether it is a
-// SETTINGS frame, with which every HTTP/2 server begins (RFC 9113 section 3.4).
+// SETTINGS frame, with which every HTTP/2 server begins (RFC 9113 section 3.4),
+// or a record of TLS.
 const greetingBytes = 4
 
 // connection is a service as its caller sees it.
@@ -33,6 +44,7 @@ type connection struct {
 	policy  fetchgatev1.PolicyServiceClient
 	conn    *grpc.ClientConn
 	address string
+	secured *tls.Config // how TLS is spoken; nil: it is not
 
 	mu       sync.Mutex
 	dialed   error  // of the last dial
@@ -40,16 +52,19 @@ type connection struct {
 }
 
 // dial returns a connection to the service at address, HOST:PORT. It is made
-// with the first RPC.
-func dial(address string) (*connection, error) {
+// with the first RPC, with TLS unless secured is nil.
+func dial(address string, secured *tls.Config) (*connection, error) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return nil, errors.New("it is not HOST:PORT")
 	}
-	c := &connection{address: address}
+	c, spoken := &connection{address: address, secured: secured}, insecure.NewCredentials()
+	if secured != nil {
+		spoken = credentials.NewTLS(secured)
+	}
 	// Passthrough leaves names to the dialer, whose errors say more than
 	// those of gRPC.
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(spoken),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 		grpc.WithContextDialer(c.dial))
 	if err != nil {
@@ -91,33 +106,119 @@ func (o *overheard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// greeted reports whether the service has said anything.
-func (c *connection) greeted() bool {
+// heard returns what came first on the last connection, and why there is none.
+func (c *connection) heard() (greeting []byte, dialed error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.greeting) > 0
+	return c.greeting, c.dialed
 }
 
-// unreachable tells a service that is not there from one that went away and
-// from what is no gRPC service. message is what gRPC says.
-func (c *connection) unreachable(message string, name program) *problem {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	const settings = 4 // the type of a frame is its fourth byte (RFC 9113 section 4.1)
-	why := "what listens there takes connections and says nothing"
-	var number syscall.Errno
+// greeted reports whether the service has said anything.
+func (c *connection) greeted() bool {
+	greeting, _ := c.heard()
+	return len(greeting) > 0
+}
+
+// isHTTP2 reports whether a greeting is the beginning of a SETTINGS frame: the
+// type of a frame is its fourth byte (RFC 9113 section 4.1).
+func isHTTP2(greeting []byte) bool {
+	return len(greeting) == greetingBytes && greeting[3] == 4 && !isTLS(greeting)
+}
+
+// isTLS reports whether a greeting is the beginning of an alert or a handshake
+// record (RFC 8446 section 5.1).
+func isTLS(greeting []byte) bool {
+	return len(greeting) > 1 && (greeting[0] == 21 || greeting[0] == 22) && greeting[1] == 3
+}
+
+// probe makes a TLS connection on which it says nothing, and returns what comes
+// first on it and what ends it: an alert is often lost to who writes on.
+func (c *connection) probe(ctx context.Context, config *tls.Config) (greeting []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
+	defer cancel()
+	heard := &connection{address: c.address}
+	conn, err := heard.dial(ctx, c.address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	config.ServerName, _, _ = net.SplitHostPort(c.address)
+	config.NextProtos = []string{"h2"}
+	spoken := tls.Client(conn, config)
+	if err = spoken.HandshakeContext(ctx); err == nil {
+		_ = conn.SetDeadline(time.Now().Add(probeTimeout))
+		_, err = spoken.Read(make([]byte, 1))
+	}
+	greeting, _ = heard.heard()
+	return greeting, err
+}
+
+// answersTLS asks what says nothing to HTTP/2 whether it speaks TLS: such a
+// server may hang up without an alert. Who it is does not matter here.
+func (c *connection) answersTLS(ctx context.Context) bool {
+	greeting, _ := c.probe(ctx, &tls.Config{MinVersion: tls.VersionTLS12})
+	return isTLS(greeting)
+}
+
+// unreachable tells a service that is not there from one that went away, from
+// one that is to be spoken to otherwise, and from what is no gRPC service.
+// message is what gRPC says; ctx is that of the RPC.
+func (c *connection) unreachable(ctx context.Context, message string, name program) *problem {
+	greeting, dialed := c.heard()
+	at := "fetchgate at " + c.address
 	switch {
-	case errors.As(c.dialed, &number):
-		why = number.Error()
-	case c.dialed != nil:
-		why = c.dialed.Error()
-	case len(c.greeting) == greetingBytes && c.greeting[3] == settings:
-		return &problem{exitRPC, "the connection to fetchgate at " + c.address + " broke", message,
-			"see whether the service still runs, and send the request again if it may be sent twice"}
-	case len(c.greeting) > 0:
+	case dialed != nil:
+		var number syscall.Errno
+		if errors.As(dialed, &number) {
+			dialed = number
+		}
+		return c.absent(dialed.Error(), name)
+	case c.secured != nil && isTLS(greeting):
+		if strings.Contains(message, ofTLS) {
+			return c.unverified(message)
+		}
+		if _, err := c.probe(ctx, c.secured.Clone()); err != nil && strings.Contains(err.Error(), ofTLS) {
+			return c.unverified(err.Error())
+		}
+		return c.broke(message)
+	case c.secured != nil && isHTTP2(greeting):
+		return &problem{exitRPC, at + " does not speak TLS", "", "leave --tls, --ca, --cert and --key out"}
+	case c.secured == nil && (isTLS(greeting) || len(greeting) == 0 && c.answersTLS(ctx)):
+		return &problem{exitRPC, at + " speaks TLS", "without flags for it, get and explain do not",
+			"give the authority of its certificate with --ca FILE, or --tls if this machine knows it, and --cert FILE --key FILE if it asks for a certificate"}
+	case isHTTP2(greeting):
+		return c.broke(message)
+	case len(greeting) > 0:
 		return &problem{exitRPC, "what answers at " + c.address + " does not speak gRPC", "",
 			"give fetchgate's gRPC port with --address; it is 7801 by default"}
 	}
+	return c.absent("what listens there takes connections and says nothing", name)
+}
+
+func (c *connection) broke(why string) *problem {
+	return &problem{exitRPC, "the connection to fetchgate at " + c.address + " broke", why,
+		"see whether the service still runs, and send the request again if it may be sent twice"}
+}
+
+func (c *connection) absent(why string, name program) *problem {
 	return &problem{exitRPC, "cannot reach fetchgate at " + c.address, why,
 		fmt.Sprintf("start it with: make run (or %s serve), or name another with --address", name)}
+}
+
+// unverified is the problem of a handshake in which one of the two did not take
+// the other for who it is to be.
+func (c *connection) unverified(message string) *problem {
+	_, why, remote := strings.Cut(message, "remote error: ")
+	if remote {
+		return &problem{exitRPC, "fetchgate at " + c.address + " ends the TLS handshake", strings.TrimRight(why, `\"`),
+			"show it a certificate that an authority of its grpc.tls.client_ca_file signed: --cert FILE --key FILE"}
+	}
+	if _, after, found := strings.Cut(message, "handshake failed: "); found {
+		message = after
+	}
+	next := "give the authority that signed its certificate with --ca FILE"
+	if !strings.Contains(message, "unknown authority") {
+		next = "name it with --address as its certificate does, or give the authority that signed it with --ca FILE"
+	}
+	return &problem{exitRPC, "fetchgate at " + c.address + " cannot prove who it is", strings.TrimRight(message, `\"`), next}
 }

@@ -106,7 +106,7 @@ func TestGetFromSilence(t *testing.T) {
 	address := listen(t, silent)
 	want := "fetchgate: cannot reach fetchgate at " + address + "\n  what listens there takes connections and says nothing\n"
 	t.Run("deadline first", func(t *testing.T) {
-		service, err := dial(address)
+		service, err := dial(address, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -74,9 +74,10 @@ func (f *reportForm) Decode(c *kong.DecodeContext) error {
 // IsBool tells that the flag needs no value.
 func (*reportForm) IsBool() bool { return true }
 
-// writeJSON prints a message in the JSON form of protobuf, indented.
+// writeJSON prints a message in the JSON form of protobuf, indented. What is
+// false, 0 or empty is there too: who reads it need not know the defaults.
 func writeJSON(w io.Writer, m proto.Message) {
-	compact, err := protojson.Marshal(m)
+	compact, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
 	if err != nil { // text that is not UTF-8, which gRPC does not let through
 		fmt.Fprintf(w, "{\"error\": %q}\n", "the message has no JSON form")
 		return
@@ -103,7 +104,9 @@ func printReport(w io.Writer, r *fetchgatev1.FetchReport, c chart) {
 	for _, attempt := range r.GetAttempts() {
 		printAttempt(w, attempt)
 	}
-	printSuppressed(w, r.GetRetrySuppressed())
+	if why := suppressed(r); why != "" {
+		fmt.Fprintf(w, "  %s\n", why)
+	}
 	printLimits(w, "  ", r.GetLimits())
 	if clamped := r.GetClamped(); len(clamped) > 0 {
 		fmt.Fprintf(w, "  lowered to the service's maximum: %s\n", escaped(strings.Join(clamped, ", ")))
@@ -116,19 +119,19 @@ func printReport(w io.Writer, r *fetchgatev1.FetchReport, c chart) {
 	}
 }
 
-// printSuppressed says why no further attempt was made, if one was due.
-func printSuppressed(w io.Writer, s fetchgatev1.RetrySuppressed) {
+// suppressed says why no further attempt was made; empty if none was due.
+func suppressed(r *fetchgatev1.FetchReport) string {
+	s := r.GetRetrySuppressed()
 	if s == fetchgatev1.RetrySuppressed_RETRY_SUPPRESSED_UNSPECIFIED {
-		return
+		return ""
 	}
 	word := enumName(s.String(), "RETRY_SUPPRESSED_")
-	fmt.Fprintf(w, "  no further attempt: %s", word)
 	for _, e := range fetch.SuppressedTable {
 		if e.Word == word {
-			fmt.Fprintf(w, ": %s", e.Means)
+			return fmt.Sprintf("no further attempt: %s: %s", word, e.Means)
 		}
 	}
-	fmt.Fprintln(w)
+	return "no further attempt: " + word
 }
 
 func printAttempt(w io.Writer, a *fetchgatev1.Attempt) {

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -41,7 +42,7 @@ type serveCommand struct {
 
 // Help is the end of the command's help.
 func (serveCommand) Help() string {
-	return "SIGTERM or Ctrl-C lets fetches in flight end within the grace of the configuration; a second one ends at once."
+	return "SIGTERM or Ctrl-C lets fetches in flight end within the grace of the configuration; a second one ends at once. SIGHUP is ignored: a changed configuration needs a restart."
 }
 
 // Run serves until ctx ends and what is in flight has drained.
@@ -61,6 +62,7 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 	// Whoever reads the audit record from standard output may go: that is an
 	// error of writing and not the end of the service.
 	signal.Ignore(syscall.SIGPIPE)
+	defer ignoreHangups(log)()
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryRatio), memlimit.WithProvider(memlimit.FromCgroup)); err != nil {
 		log.Warn("the memory limit of the cgroup is not known; set GOMEMLIMIT", "err", err)
 	}
@@ -87,6 +89,25 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 	return nil
 }
 
+// ignoreHangups keeps SIGHUP, which tells other servers to read their
+// configuration again, from ending fetches in flight. The first is logged. stop
+// waits for the goroutine that does so.
+func ignoreHangups(log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		if _, hungUp := <-hangups; hungUp {
+			log.Warn("SIGHUP is ignored: a changed configuration needs a restart")
+		}
+	})
+	return func() {
+		signal.Stop(hangups) // from then on nothing is sent
+		close(hangups)
+		listening.Wait()
+	}
+}
+
 // cannotStart says why in one line. Where there is more than one reason,
 // `fetchgate check` says all of them.
 func (c *serveCommand) cannotStart(err error, name program) error {
@@ -106,7 +127,14 @@ func (c *serveCommand) cannotStart(err error, name program) error {
 // firstScreen tells an operator what has started and what to type next.
 func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, name program) {
 	fmt.Fprintf(w, "fetchgate %s\n", version)
-	fmt.Fprintf(w, "  gRPC     %s\n", served.GRPCAddress())
+	spoken, flags := "", ""
+	switch files := loaded.Config.GetGrpc().GetTls(); {
+	case files.GetClientCaFile() != "":
+		spoken, flags = " (mTLS)", " --ca FILE --cert FILE --key FILE"
+	case files != nil:
+		spoken, flags = " (TLS)", " --ca FILE"
+	}
+	fmt.Fprintf(w, "  gRPC     %s%s\n", served.GRPCAddress(), spoken)
 	fmt.Fprintf(w, "  HTTP     http://%s/healthz, /readyz, /metrics\n", served.HTTPAddress())
 	fmt.Fprintf(w, "  config   %s\n", loaded.Source)
 	rules := served.Rules()
@@ -123,7 +151,7 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 	for _, setting := range loaded.Dangerous() {
 		fmt.Fprintf(w, "  DANGER   %s (%s)\n", setting, loaded.Locate(setting))
 	}
-	fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), sampleURL(loaded), name))
+	fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), flags, sampleURL(loaded), name))
 }
 
 // exampleURL is what to fetch where nothing better is known.
@@ -150,12 +178,13 @@ func sampleURL(c *config.Loaded) string {
 	return exampleURL
 }
 
-// nextGet is a command line that fetches a URL through the service at address.
-func nextGet(address, rawURL string, name program) string {
+// nextGet is a command line that fetches a URL through the service at address,
+// with the flags that the service's TLS needs.
+func nextGet(address, flags, rawURL string, name program) string {
 	if address = reachable(address); address != defaultAddress {
-		return fmt.Sprintf("%s get --address %s %s", name, address, rawURL)
+		return fmt.Sprintf("%s get --address %s%s %s", name, address, flags, rawURL)
 	}
-	return fmt.Sprintf("%s get %s", name, rawURL)
+	return fmt.Sprintf("%s get%s %s", name, flags, rawURL)
 }
 
 // reachable is where to connect to what listens on address: every address of

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -183,9 +185,10 @@ func TestServeAttempts(t *testing.T) {
 		{"/down", []string{"--retry", "1", "--retry-delay", "1ms", "--report"}, exitOK, "later", []string{"report: 2 attempts, 2 hops", "|", "no further attempt: MAX: ", ", 2 attempts, "}},
 		{"/down", []string{"-X", "POST", "--report"}, exitOK, "later", []string{"report: 1 attempt, ", "no further attempt: NOT_IDEMPOTENT: "}},
 		{"/moved", []string{"-L", "-v"}, exitOK, "hello\n", []string{"< Location: /arrived\n", "> GET /arrived HTTP/1.1\n"}},
-		{"/moved", []string{"-v", "--stream"}, exitOK, "hello\n", []string{"< Location: /arrived\n", "* GET " + upstream.URL("/arrived") + ": 200, rule upstream\n"}},
+		{"/moved", []string{"-v", "--stream"}, exitOK, "hello\n", []string{"< Location: /arrived\n", "* hop 2: GET " + upstream.URL("/arrived") + ": 200, rule upstream\n"}},
 		{"/moved", []string{"--no-follow"}, exitOK, "", []string{"302 Found, which leads to /arrived and is not followed"}},
-		{"/trap", nil, exitDenied, "", []string{"denied by policy on the way: REDIRECT_DENIED"}},
+		{"/trap", []string{"-v"}, exitDenied, "", []string{"* hop 2: GET http://10.0.0.1/\n", "* nothing was sent\n", "denied by policy on the way: REDIRECT_DENIED"}},
+		{"/hello", []string{"--timeout", "9000s", "--retry", "99"}, exitOK, "hello\n", []string{"note: lowered to the server's maximum: --timeout, --retry\n"}},
 		{"/hello", []string{"--offline", "--max-redirs", "4"}, exitOK, "GET " + upstream.URL("/hello") + "\n", nil},
 	} {
 		r := runHere(t.Context(), "", append([]string{"get", "--address", s.address, upstream.URL(c.path)}, c.args...)...)
@@ -199,8 +202,8 @@ func TestServeAttempts(t *testing.T) {
 		}
 	}
 	runHere(t.Context(), "", "explain", "--address", s.address, upstream.URL("/")).wantCode(t, exitOK)
-	runHere(t.Context(), "", "explain", "--address", s.address, "http://10.0.0.1/").wantCode(t, exitDenied)
-	runHere(t.Context(), "", "explain", "--address", s.address, "-H", "Host: a", upstream.URL("/")).wantCode(t, exitRPC)
+	runHere(t.Context(), "", "explain", "--address", s.address, "http://10.0.0.1/").wantVerdict(t, exitDenied)
+	runHere(t.Context(), "", "explain", "--address", s.address, "-H", "Host: a", upstream.URL("/")).wantVerdict(t, exitRPC)
 }
 
 func TestServeFirstScreen(t *testing.T) {
@@ -345,7 +348,7 @@ func startProcess(t *testing.T, config string) (c *exec.Cmd, address string) {
 }
 
 // TestServeSignals: the first signal lets a fetch in flight end, the second
-// does not.
+// does not. SIGHUP does nothing.
 func TestServeSignals(t *testing.T) {
 	for _, signals := range []int{1, 2} {
 		arrived, release := make(chan struct{}), make(chan struct{})
@@ -358,6 +361,9 @@ func TestServeSignals(t *testing.T) {
 		var got result
 		fetching.Go(func() { got = runHere(context.Background(), "", "get", "--address", address, upstream.URL("/")) })
 		<-arrived
+		if err := c.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
@@ -373,6 +379,25 @@ func TestServeSignals(t *testing.T) {
 		if signals == 2 && (c.ProcessState.Success() || got.code != exitRPC) {
 			t.Errorf("two signals: serve ends with %v, get with %+v", err, got)
 		}
+	}
+}
+
+// TestIgnoreHangups: of many, the first is logged.
+func TestIgnoreHangups(t *testing.T) {
+	seen := make(chan os.Signal, 3)
+	signal.Notify(seen, syscall.SIGHUP)
+	defer signal.Stop(seen)
+	var log lockedBuffer
+	stop := ignoreHangups(slog.New(slog.NewTextHandler(&log, nil)))
+	for range cap(seen) {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		<-seen
+	}
+	stop()
+	if n := strings.Count(log.String(), "SIGHUP is ignored"); n != 1 {
+		t.Errorf("the log says so %d times:\n%s", n, log.String())
 	}
 }
 
@@ -416,7 +441,7 @@ func TestReachable(t *testing.T) {
 			t.Errorf("%s is reached at %s, want %s", address, got, want)
 		}
 	}
-	if got := nextGet("[::]:7801", exampleURL, "fetchgate"); got != "fetchgate get https://example.com/" {
+	if got := nextGet("[::]:7801", " --ca FILE", exampleURL, "fetchgate"); got != "fetchgate get --ca FILE https://example.com/" {
 		t.Errorf("next: %s", got)
 	}
 }

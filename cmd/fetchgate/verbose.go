@@ -20,6 +20,7 @@ type transcript struct {
 	sent *fetchgatev1.FetchRequest
 
 	begun bool // whether the request was printed
+	jar   bool // whether a response may have set a cookie
 }
 
 // whole tells all of a fetch whose answer came in one message.
@@ -35,6 +36,7 @@ func (t *transcript) whole(answer *fetchgatev1.FetchResponse) {
 		}
 		t.attempt(attempt)
 		for j, hop := range attempt.GetHops() {
+			fmt.Fprintf(t.w, "* hop %d: %s %s\n", j+1, escaped(hop.GetMethod()), escaped(hop.GetUrl()))
 			t.hop(hop)
 			var head *fetchgatev1.HttpHead
 			if heads != nil {
@@ -49,6 +51,7 @@ func (t *transcript) whole(answer *fetchgatev1.FetchResponse) {
 		}
 		t.outcome(attempt)
 	}
+	t.suppressed(answer.GetReport())
 }
 
 // hasLeft tells whether a request left, or began to.
@@ -95,12 +98,13 @@ func (t *transcript) facts(report *fetchgatev1.FetchReport) {
 	}
 	for _, attempt := range report.GetAttempts() {
 		t.attempt(attempt)
-		for _, hop := range attempt.GetHops() {
-			fmt.Fprintf(t.w, "* %s\n", hopOutcome(hop))
+		for i, hop := range attempt.GetHops() {
+			fmt.Fprintf(t.w, "* hop %d: %s\n", i+1, hopOutcome(hop))
 			t.hop(hop)
 		}
 		t.outcome(attempt)
 	}
+	t.suppressed(report)
 }
 
 func (t *transcript) attempt(a *fetchgatev1.Attempt) {
@@ -127,6 +131,12 @@ func (t *transcript) outcome(a *fetchgatev1.Attempt) {
 	}
 }
 
+func (t *transcript) suppressed(r *fetchgatev1.FetchReport) {
+	if why := suppressed(r); why != "" {
+		fmt.Fprintf(t.w, "* %s\n", why)
+	}
+}
+
 // request tells of a request. Its fields are known of the first hop alone.
 func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, first bool) {
 	url, method := hop.GetUrl(), hop.GetMethod()
@@ -147,6 +157,9 @@ func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, f
 	} else {
 		fmt.Fprintln(t.w, "* and those fields of the first request that the redirect left")
 	}
+	if t.jar {
+		fmt.Fprintln(t.w, "* cookies of the jar are not shown")
+	}
 	fmt.Fprintln(t.w, ">")
 }
 
@@ -154,9 +167,11 @@ func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, f
 func (t *transcript) response(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead) {
 	switch {
 	case head != nil:
+		t.jar = t.jar || hasField(head.GetHeaders(), "Set-Cookie")
 		fmt.Fprintf(t.w, "< %s %s\n", escaped(head.GetProtocol()), statusLine(head))
 		t.fields("< ", head.GetHeaders())
 	case hop.GetStatus() != 0:
+		t.jar = true // the head is not known
 		fmt.Fprintf(t.w, "< %s %d\n", escaped(hop.GetConnection().GetProtocol()), hop.GetStatus())
 	default:
 		fmt.Fprintln(t.w, "* no response")
@@ -203,7 +218,7 @@ func wireFields(r *fetchgatev1.FetchRequest) []*fetchgatev1.HeaderField {
 		add("Cookie", "")
 	}
 	if len(r.GetRequest().GetOmitDefaultFields()) == 0 { // else it is the User-Agent
-		add("User-Agent", "fetchgate/(version of the service)")
+		add("User-Agent", "fetchgate/...")
 	}
 	add("Accept", "*/*")
 	decode := r.GetOptions().GetResponse()

@@ -22,10 +22,9 @@ const wantFirst = `> Host: example.com
 > Content-Type: application/x-www-form-urlencoded
 > Content-Length: 6
 > Cookie: [redacted]
-> User-Agent: fetchgate/(version of the service)
+> User-Agent: fetchgate/...
 > Accept: */*
 > Accept-Encoding: gzip, deflate, br, zstd
->
 `
 
 const wantHop = `< HTTP/2 302
@@ -34,27 +33,35 @@ const wantHop = `< HTTP/2 302
 <
 `
 
-const wantWhole = `* HTTP/2 to 192.0.2.1:443, new connection, 1 dial
+const wantJar = "* cookies of the jar are not shown\n"
+
+const wantSuppressed = "* no further attempt: BUDGET: The retries of this caller"
+
+const wantWhole = `* hop 1: GET https://example.com/a
+* HTTP/2 to 192.0.2.1:443, new connection, 1 dial
 * TLS 1.3, TLS_AES_128_GCM_SHA256
 * pool 5ms, dns 5ms, connect 5ms, tls 10ms, send 5ms, first byte 10ms, total 40ms
 > PUT / HTTP/2
-` + wantFirst + `< HTTP/2 503
+` + wantFirst + `>
+< HTTP/2 503
 <
 * waited 50ms
 * attempt 2
+* hop 1: GET https://example.com/a
 * HTTP/2 to 192.0.2.1:443, pooled connection, 0 dials
 * first byte 10ms, total 10ms
 > PUT / HTTP/2
-` + wantFirst + wantHop + `* HTTP/1.1 to 192.0.2.2:443, new connection, 1 dial
+` + wantFirst + wantJar + ">\n" + wantHop + `* hop 2: GET https://elsewhere.example/with/a/path/that/is/long
+* HTTP/1.1 to 192.0.2.2:443, new connection, 1 dial
 * connect 10ms, first byte 20ms, total 60ms
 > GET /b?t=1 HTTP/1.1
 > Host: elsewhere.example
 * and those fields of the first request that the redirect left
->
+` + wantJar + `>
 < HTTP/1.1 200 OK\x1b
 < X: \xff
 <
-`
+` + wantSuppressed
 
 // TestGetVerbose: every hop of every attempt is told, and no secret.
 func TestGetVerbose(t *testing.T) {
@@ -63,7 +70,7 @@ func TestGetVerbose(t *testing.T) {
 		Response: &fetchgatev1.HttpResponse{History: []*fetchgatev1.HttpHead{hop}, Head: head, Body: []byte("body")}}}
 	r := get(t, answer, nil, verboseArgs...)
 	r.wantCode(t, exitOK)
-	if r.err != wantWhole || r.out != "body" {
+	if !strings.HasPrefix(r.err, wantWhole) || strings.Count(r.err, "\n") != strings.Count(wantWhole, "\n")+1 || r.out != "body" {
 		t.Errorf("stdout %q; stderr\n%s\nwant\n%s", r.out, r.err, wantWhole)
 	}
 	wantPrintable(t, "get -v", r.err)
@@ -78,9 +85,9 @@ func TestGetVerboseOfStreams(t *testing.T) {
 		{Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: summary}},
 	}, nil, append([]string{"--stream"}, verboseArgs...)...)
 	r.wantCode(t, exitOK)
-	want := "> PUT /big.iso HTTP/2\n" + wantFirst + wantHop + "< HTTP/1.1 200 OK\\x1b\n< X: \\xff\n<\n" +
-		"* GET https://example.com/a: 503, rule partners\n* HTTP/2 to 192.0.2.1:443"
-	if !strings.HasPrefix(r.err, want) || !strings.Contains(r.err, "* waited 50ms\n* attempt 2\n") {
+	want := "> PUT /big.iso HTTP/2\n" + wantFirst + ">\n" + wantHop + "< HTTP/1.1 200 OK\\x1b\n< X: \\xff\n<\n" +
+		"* hop 1: GET https://example.com/a: 503, rule partners\n* HTTP/2 to 192.0.2.1:443"
+	if !strings.HasPrefix(r.err, want) || !strings.Contains(r.err, "* waited 50ms\n* attempt 2\n* hop 1: ") || !strings.Contains(r.err, wantSuppressed) {
 		t.Errorf("stderr\n%s\nwant\n%s", r.err, want)
 	}
 }
@@ -99,14 +106,14 @@ func TestGetVerboseOfFailures(t *testing.T) {
 	if r.code != exitFailed {
 		t.Errorf("exit code %d", r.code)
 	}
-	const want = "< HTTP/2 302\n<\n* connect 10ms, first byte 20ms, total 60ms\n> GET /with/a/path/that/is/long \n> Host: elsewhere.example\n" +
-		"* and those fields of the first request that the redirect left\n>\n* no response\n* attempt 2 failed: CONNECT_REFUSED: 192.0.2.2:443 refuses connections\\x1b\n"
+	const want = "< HTTP/2 302\n<\n* hop 2: GET https://elsewhere.example/with/a/path/that/is/long\n* connect 10ms, first byte 20ms, total 60ms\n> GET /with/a/path/that/is/long \n> Host: elsewhere.example\n" +
+		"* and those fields of the first request that the redirect left\n" + wantJar + ">\n* no response\n* attempt 2 failed: CONNECT_REFUSED: 192.0.2.2:443 refuses connections\\x1b\n"
 	if !strings.Contains(r.err, want) {
 		t.Errorf("stderr\n%s\nwant\n%s", r.err, want)
 	}
 	last.GetHops()[1].Timings = &fetchgatev1.Timings{Connect: ms(10), Total: ms(10)}
 	last.GetHops()[1].Connection = &fetchgatev1.ConnectionInfo{DialCount: 1}
-	if r := get(t, answer, nil, "-v"); !strings.Contains(r.err, "<\n* no connection, 1 dial\n* connect 10ms, total 10ms\n* nothing was sent\n* attempt 2 failed") {
+	if r := get(t, answer, nil, "-v"); !strings.Contains(r.err, "<\n* hop 2: GET https://elsewhere.example/with/a/path/that/is/long\n* no connection, 1 dial\n* connect 10ms, total 10ms\n* nothing was sent\n* attempt 2 failed") {
 		t.Errorf("stderr\n%s", r.err)
 	}
 	if r := get(t, responded(200, ""), nil, "-v"); r.err != "" {

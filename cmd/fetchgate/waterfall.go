@@ -142,23 +142,24 @@ func (c chart) bar(spans []span, whole float64, cells int) string {
 	return string(line)
 }
 
-// chartLines are the waits and hops in their order. A report has no instants of
-// hops: each begins where the one before it ended.
+// chartLines are the waits and hops in their order. Attempts begin at their
+// instants: what is left of a body may still be read while the next one waits. A
+// report has no instants of hops: each begins where the one before it ended.
 func chartLines(r *fetchgatev1.FetchReport) []chartLine {
 	var lines []chartLine
 	var origin *timestamppb.Timestamp
 	now := 0.0
 	for _, a := range r.GetAttempts() {
 		wait := seconds(a.GetWait())
-		start := now + wait
+		start := now + wait // where no instant is known
 		switch {
 		case origin == nil:
 			origin = a.GetStartTime()
 		case a.GetStartTime() != nil:
-			start = max(start, a.GetStartTime().AsTime().Sub(origin.AsTime()).Seconds())
+			start = max(0, a.GetStartTime().AsTime().Sub(origin.AsTime()).Seconds())
 		}
 		if wait > 0 {
-			lines = append(lines, chartLine{"  wait", a.GetWait().AsDuration(), []span{{stageWait, start - wait, start}}})
+			lines = append(lines, chartLine{"  wait", a.GetWait().AsDuration(), []span{{stageWait, max(0, start-wait), start}}})
 		}
 		now = start
 		for i, h := range a.GetHops() {

@@ -66,6 +66,20 @@ func TestChart(t *testing.T) {
 	}
 }
 
+// TestChartOfOverlaps: an attempt begins when it began, though the body of the
+// one before it was read for longer than that.
+func TestChartOfOverlaps(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	hops := []*fetchgatev1.Hop{{Status: 503, Timings: &fetchgatev1.Timings{FirstByte: ms(5), Total: ms(60)}}}
+	r := &fetchgatev1.FetchReport{Total: ms(100), Attempts: []*fetchgatev1.Attempt{
+		{Number: 1, StartTime: timestamppb.New(start), Total: ms(60), Hops: hops},
+		{Number: 2, StartTime: timestamppb.New(start.Add(40 * time.Millisecond)), Wait: ms(35), Total: ms(60), Hops: hops},
+	}}
+	if got := drawn(chartOf(80, true), r); !strings.Contains(got, "\n  scale 100ms: ") {
+		t.Errorf("it draws\n%s", got)
+	}
+}
+
 // TestChartOfNonsense: what a service says, or leaves out, cannot break the
 // drawing.
 func TestChartOfNonsense(t *testing.T) {
