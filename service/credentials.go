@@ -15,12 +15,14 @@ type watchedCredentials struct {
 	credentials.TransportCredentials
 	watch func(accepted, secured net.Conn) net.Conn
 	stall time.Duration
+	// failed is told of each handshake that failed; nil: nobody counts.
+	failed func(peer net.Addr, err error)
 }
 
 // watched returns inner such that each connection goes through watch after its
 // handshake, with the connection as it was before and after. A connection whose
 // answers are not read for stall is closed.
-func watched(inner credentials.TransportCredentials, watch func(accepted, secured net.Conn) net.Conn, stall time.Duration) credentials.TransportCredentials {
+func watched(inner credentials.TransportCredentials, watch func(accepted, secured net.Conn) net.Conn, stall time.Duration) watchedCredentials {
 	return watchedCredentials{TransportCredentials: inner, watch: watch, stall: stall}
 }
 
@@ -29,6 +31,9 @@ func watched(inner credentials.TransportCredentials, watch func(accepted, secure
 func (w watchedCredentials) ServerHandshake(accepted net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, caller, err := w.TransportCredentials.ServerHandshake(accepted)
 	if err != nil {
+		if w.failed != nil {
+			w.failed(accepted.RemoteAddr(), err)
+		}
 		return nil, nil, err
 	}
 	c := &callerConn{Conn: w.watch(accepted, secured)}
@@ -47,6 +52,13 @@ func (w watchedCredentials) Clone() credentials.TransportCredentials {
 type callerConn struct {
 	net.Conn
 	connection *limit.Connection
+}
+
+// Write notes what the caller takes.
+func (c *callerConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.connection.Wrote(n)
+	return n, err
 }
 
 // Close is what gRPC calls, however the connection ends.

@@ -90,6 +90,12 @@ func (s *Service) load() float64 {
 	return max(float64(live)/float64(s.limits.MaxLiveFetches), float64(held)/float64(s.limits.MaxHeldBytes))
 }
 
+// inFlight is how many fetches have a place.
+func (s *Service) inFlight() int {
+	live, _ := s.admission.Load()
+	return live
+}
+
 // draining tells that no new fetch is taken.
 func (s *Service) draining() bool { return s.server.Draining() }
 

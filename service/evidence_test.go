@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,6 +98,54 @@ func run(t *testing.T, o service.Options) *server {
 		serving.Wait()
 	})
 	return s
+}
+
+// TestDangerousSettingsAreRecorded: the line of a fetch names the setting that
+// opened its way, also where the connection was open before.
+func TestDangerousSettingsAreRecorded(t *testing.T) {
+	u := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{})
+	w := observeUntraced(t, fetchtest.Options{Allow: []string{fetchtest.OriginOf(u.Upstream), "http://127.0.0.1:1"}})
+	for _, url := range []string{u.URL("/"), u.URL("/"), "http://127.0.0.1:1/", "http://denied.test/"} {
+		_, _ = whole(within(t), w, get(url)) // its outcome is not what this is about
+	}
+	w.end(t)
+	var got []string
+	for line := range strings.Lines(w.audit.String()) {
+		_, dangerous, _ := strings.Cut(line, `"dangerous":`)
+		got = append(got, strings.TrimSpace(dangerous))
+	}
+	const needed = `["dangerous_allow_loopback"]}`
+	if want := []string{needed, needed, needed, "[]}"}; !slices.Equal(got, want) {
+		t.Errorf("dangerous is %q, want %q", got, want)
+	}
+}
+
+// TestDrainIsLogged: how many fetches there are when it begins and when they are
+// cut, and that it ended; durations have a unit in JSON too.
+func TestDrainIsLogged(t *testing.T) {
+	u := fetchtest.NewScript(t, fetchtest.Listen{}, fetchtest.Request(), fetchtest.Write("HTTP/1.1 200 OK\r\n\r\n"), fetchtest.Hang())
+	w := observeUntraced(t, fetchtest.Options{Allow: []string{fetchtest.OriginOf(u)}, Extra: "grpc:\n  drain_grace: 100ms\n"})
+	events, err := w.StreamFetch(within(t), &fetchgatev1.StreamFetchRequest{Request: &fetchgatev1.HttpRequest{Url: u.URL("/")}})
+	if err == nil {
+		_, err = events.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	cutShort(t, events)
+	w.end(t)
+	for _, want := range []string{
+		`"msg":"draining","delay":"0s","grace":"100ms","in_flight":1}`,
+		`"msg":"the grace is over: cutting the fetches in flight","grace":"100ms","in_flight":1}`,
+	} {
+		if !strings.Contains(w.json.String(), want) {
+			t.Errorf("the log has no %s: %s", want, w.json.String())
+		}
+	}
+	if !strings.HasSuffix(w.json.String(), `"msg":"stopped","in_flight":0}`+"\n") {
+		t.Errorf("the log does not end with stopped: %s", w.json.String())
+	}
 }
 
 // end stops the fetchgate, so that all its evidence is written.

@@ -80,7 +80,10 @@ func (s *Service) credentials(c *config.Loaded) (credentials.TransportCredential
 	if err != nil {
 		return nil, err
 	}
-	return watched(credentials.NewTLS(t.Config()), s.listeners.grpc.Watch, s.limits.CallerStall), nil
+	secured := watched(credentials.NewTLS(t.Config()), s.listeners.grpc.Watch, s.limits.CallerStall)
+	failures := handshakes{log: s.log, count: func(why string) { s.recorder.HandshakeFailed(why) }}
+	secured.failed = failures.failed
+	return secured, nil
 }
 
 func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) *grpc.Server {
@@ -100,6 +103,7 @@ func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) 
 	options := []grpc.ServerOption{
 		grpc.Creds(secured),
 		grpc.ForceServerCodecV2(server.NewCodec()),
+		grpc.StatsHandler(server.Drops{}),
 		grpc.MaxConcurrentStreams(s.config.MaxConcurrentStreams()),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.MaxRecvMsgSize(maxReceivedBytes),

@@ -294,13 +294,13 @@ func (s *Service) stop(told bool) {
 	s.health.Shutdown()
 	s.endWatches()
 	delay, grace := s.config.DrainDelay(), s.config.DrainGrace()
-	s.log.Info("draining", "delay", delay, "grace", grace)
+	s.log.Info("draining", "delay", delay.String(), "grace", grace.String(), "in_flight", s.inFlight())
 	if delay > 0 && told {
 		<-time.After(delay) // load balancers turn away meanwhile
 	}
 	s.server.Drain()
 	cut := time.AfterFunc(grace, func() {
-		s.log.Warn("the grace is over: cutting the fetches in flight", "grace", grace)
+		s.log.Warn("the grace is over: cutting the fetches in flight", "grace", grace.String(), "in_flight", s.inFlight())
 		s.engine.Drain()
 	})
 	kill := time.AfterFunc(grace+lastWord, s.grpc.Stop)
@@ -320,4 +320,5 @@ func (s *Service) stop(told bool) {
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
 	}
+	s.log.Info("stopped", "in_flight", s.inFlight())
 }

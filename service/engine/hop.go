@@ -106,7 +106,7 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	resp, facts, err := r.engine.transport.RoundTrip(ctx, req)
-	h.Facts = facts
+	h.Facts, h.Dangerous = facts, decision.Dangerous(facts.Remote, isDowngrade(a))
 	if err == nil {
 		h.Status, r.left = resp.Status, true
 	}
@@ -122,13 +122,19 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop}, nil
 }
 
+// isDowngrade tells that a redirect led from https to http for the last hop of a.
+func isDowngrade(a *fetch.Attempt) bool {
+	n := len(a.Hops)
+	return n > 1 && a.Hops[n-2].Destination.Scheme == "https" && a.Hops[n-1].Destination.Scheme == "http"
+}
+
 // downgrade denies a redirect from https to http that the rule of its target
 // does not allow.
 func downgrade(a *fetch.Attempt, d policy.Decision) *fetch.Denied {
-	n := len(a.Hops)
-	if n < 2 || a.Hops[n-2].Destination.Scheme != "https" || a.Hops[n-1].Destination.Scheme != "http" || d.AllowDowngrade {
+	if !isDowngrade(a) || d.AllowDowngrade {
 		return nil
 	}
+	n := len(a.Hops)
 	return &fetch.Denied{
 		Reason: fetch.ReasonDestinationDenied, Rule: d.Rule,
 		Message: "the redirect leads from https to http, where anybody on the way can read and change what is said",

@@ -6,7 +6,7 @@ package fetch
 type WordEntry struct {
 	Word string
 	// Code is the status code of an RPC error with this word, as gRPC spells
-	// it; empty for a word of a report.
+	// it, or two and when which; empty for a word of a report.
 	Code  string
 	Blame Blame
 	// Retryable tells that the same request can succeed a little later.
@@ -36,7 +36,7 @@ var RefusalTable = []WordEntry{
 	{"CALLER_QUOTA", "RESOURCE_EXHAUSTED", BlameCaller, true,
 		"The caller has as many fetches as it may have.",
 		"Wait as long as RetryInfo says, or ask the operator for a higher quota."},
-	{"OVERLOADED", "UNAVAILABLE", BlameFetchgate, true,
+	{"OVERLOADED", "RESOURCE_EXHAUSTED at a limit; UNAVAILABLE where the audit record has no room (audit.on_full: fail_closed)", BlameFetchgate, true,
 		"fetchgate has as much to do as it can take; it did nothing for this request.",
 		"Try another replica, or wait a little."},
 }

@@ -28,6 +28,9 @@ type Report struct {
 	// word of an RPC error: "FIELD_INVALID".
 	Code    string
 	Refusal string
+	// RefusalMessage is what the RPC error says. It names fields of the request
+	// and never holds what is in them.
+	RefusalMessage string
 
 	Attempts []Attempt
 	// WireBytes are the body bytes that came from the upstream, as they were
@@ -77,6 +80,9 @@ type Hop struct {
 	Destination Destination
 	Method      string
 	Rule        string
+	// Dangerous are the names of the dangerous_ settings that the hop needed. It
+	// is not to be changed.
+	Dangerous []string
 	// Status is 0 when no head came.
 	Status int
 	Facts  Facts

@@ -195,7 +195,7 @@ type Lease struct {
 
 // Take holds n more bytes for the fetch, or refuses them if there would be more
 // than the server may hold, or than it may for one address; then none are held.
-// An n below 1 holds nothing.
+// An n below 1 holds nothing. After Done nothing more is held.
 func (l *Lease) Take(n int) *Refused {
 	if n <= 0 {
 		return nil
@@ -211,7 +211,7 @@ func (l *Lease) Take(n int) *Refused {
 		return a.refuse(overPeerHeld, share)
 	}
 	l.held.Add(int64(n))
-	if l.forfeited.Load() {
+	if l.forfeited.Load() || l.done.Load() {
 		l.Give(n)
 		return &Refused{Limit: MaxHeldBytes, Scope: ScopePeer} // there is nobody to tell
 	}
@@ -257,8 +257,9 @@ func (l *Lease) Done() {
 	}
 }
 
-// forfeit gives back all that is held, and lets nothing more be.
-func (l *Lease) forfeit() {
+// Forfeit gives back all that is held, and lets nothing more be: nobody will
+// send it, or say that it was not sent.
+func (l *Lease) Forfeit() {
 	l.forfeited.Store(true)
 	l.Give(math.MaxInt)
 }

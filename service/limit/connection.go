@@ -2,6 +2,7 @@ package limit
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,11 +17,20 @@ type Connection struct {
 	leases map[*Lease]time.Time // when their RPC ended; zero if it has not
 	// timer looks for answers that nobody reads; nil while there are none.
 	timer *time.Timer
+	// written are the bytes that the caller took, seen those at the last look.
+	written atomic.Int64
+	seen    int64
 }
 
+// leastRead is how many bytes a second a caller has to take, on average over the
+// stall, for its connection to stay while an answer of an RPC that has ended is
+// not read.
+const leastRead = 1 << 10
+
 // NewConnection returns a connection with no RPC. hangUp is called when an
-// answer, of an RPC that has ended, was not read to its end for stall; it must
-// lead to Gone.
+// answer, of an RPC that has ended, was not read to its end for stall, and the
+// caller took less than 1 KiB a second of anything meanwhile; it must lead to
+// Gone.
 func NewConnection(stall time.Duration, hangUp func()) *Connection {
 	return &Connection{stall: stall, hangUp: hangUp, leases: map[*Lease]time.Time{}}
 }
@@ -38,9 +48,12 @@ func (c *Connection) Gone() {
 	}
 	c.mu.Unlock()
 	for _, l := range held {
-		l.forfeit()
+		l.Forfeit()
 	}
 }
+
+// Wrote says that the caller took n bytes.
+func (c *Connection) Wrote(n int) { c.written.Add(int64(n)) }
 
 // add is called for each lease of the connection.
 func (c *Connection) add(l *Lease) {
@@ -77,6 +90,7 @@ func (c *Connection) unread(l *Lease) {
 	}
 	c.leases[l] = time.Now()
 	if c.timer == nil {
+		c.seen = c.written.Load()
 		c.timer = time.AfterFunc(c.stall, c.look)
 	}
 }
@@ -103,9 +117,17 @@ func (c *Connection) isStalled() bool {
 	if oldest.IsZero() || c.gone {
 		return false
 	}
+	written := c.written.Load()
+	reads := written-c.seen >= int64(c.stall.Seconds()*leastRead)
+	c.seen = written
 	waited := time.Since(oldest)
-	if waited < c.stall {
+	switch {
+	case waited < c.stall:
 		c.timer = time.AfterFunc(c.stall-waited, c.look)
+	case reads:
+		c.timer = time.AfterFunc(c.stall, c.look)
+	default:
+		return true
 	}
-	return waited >= c.stall
+	return false
 }

@@ -22,7 +22,6 @@ func (p *Policy) denyUnmatched(q question) *fetch.Denied {
 		Rule:    DefaultDeny,
 		Message: fmt.Sprintf("no rule allows %s %s", q.method, q.origin),
 		Hint:    p.hint(q),
-		Audit:   q.audit("no rule matches"),
 	}
 }
 
@@ -58,12 +57,7 @@ func (r *rule) denyAddress(q question, to netip.AddrPort, class, hint string) *f
 		Rule:    r.name,
 		Message: fmt.Sprintf("%s %s an address that policy denies (%s)", q.origin.Host, leads, class),
 		Hint:    hint,
-		Audit:   q.audit(fmt.Sprintf("%s is of class %s, which rule %q does not open", to, class, r.name)),
+		Audit:   fmt.Sprintf("rule %q does not open %s, which is of class %s", r.name, to, class),
 		Class:   class,
 	}
-}
-
-// audit returns a sentence about q for the operator.
-func (q question) audit(finding string) string {
-	return fmt.Sprintf("caller %q, %s %s: %s", q.caller, q.method, q.origin, finding)
 }

@@ -42,8 +42,8 @@ type Check struct {
 
 // Explain decides as Decide does, and says why. It resolves no name: the
 // addresses of a host are judged when they are dialed, by Decision.Allow.
-func (p *Policy) Explain(caller fetch.Caller, method string, dest fetch.Destination) Explanation {
-	q := newQuestion(caller, method, dest.Origin)
+func (p *Policy) Explain(_ fetch.Caller, method string, dest fetch.Destination) Explanation {
+	q := newQuestion(method, dest.Origin)
 	d, r := p.settle(&q)
 	e := Explanation{Decision: d, Checks: p.checks(q, r, d.Denied)}
 	if r != nil {

@@ -95,6 +95,6 @@ func (r *rule) judgeName(q question) *fetch.Denied {
 		Rule:    r.name,
 		Message: message,
 		Hint:    hint,
-		Audit:   q.audit(fmt.Sprintf("rule %q names the host without the key that it needs", r.name)),
+		Audit:   fmt.Sprintf("rule %q names the host without the key that it needs", r.name),
 	}
 }

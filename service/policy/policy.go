@@ -75,6 +75,8 @@ type Decision struct {
 	// Allow judges one address; its error is a *fetch.Denied. It is nil exactly
 	// if Denied is not, and safe for concurrent use.
 	Allow func(netip.AddrPort) error
+
+	loopback *loopback // nil unless the rule opens loopback addresses
 }
 
 // Compile makes a policy of the rules of a configuration. nil stands for a
@@ -115,10 +117,11 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 	return p, nil
 }
 
-// Decide says whether caller may send method to dest. A host that is an IP
-// literal is judged as an address too. The path and the query do not matter.
-func (p *Policy) Decide(caller fetch.Caller, method string, dest fetch.Destination) Decision {
-	q := newQuestion(caller, method, dest.Origin)
+// Decide says whether a caller may send method to dest. A host that is an IP
+// literal is judged as an address too. The path and the query do not matter, nor
+// yet does who the caller is.
+func (p *Policy) Decide(_ fetch.Caller, method string, dest fetch.Destination) Decision {
+	q := newQuestion(method, dest.Origin)
 	d, _ := p.settle(&q)
 	return d
 }
@@ -143,6 +146,11 @@ func (p *Policy) settle(asked *question) (d Decision, r *rule) {
 	d.Rule, d.AddressProfile = r.name, r.opened.profile
 	d.AllowDowngrade, d.SendTraceparent = r.allowDowngrade, r.sendTraceparent
 	d.Allow = p.allower(q, r)
+	if r.opened.loopback {
+		d.loopback = &loopback{table: p.table}
+		d.loopback.needed.Store(q.kind == loopbackName || q.isLiteral() && p.table.Classify(q.literal) == iana.Loopback)
+		d.Allow = d.loopback.noting(d.Allow)
+	}
 	return d, r
 }
 
@@ -158,7 +166,6 @@ func (p *Policy) allower(q question, r *rule) func(netip.AddrPort) error {
 
 // question is what a decision depends on.
 type question struct {
-	caller string
 	method string
 	origin fetch.Origin
 	// literal is the host if it is an IP literal, else not valid.
@@ -167,8 +174,8 @@ type question struct {
 	kind nameKind
 }
 
-func newQuestion(caller fetch.Caller, method string, o fetch.Origin) question {
-	q := question{caller: caller.Name, method: method, origin: o}
+func newQuestion(method string, o fetch.Origin) question {
+	q := question{method: method, origin: o}
 	if addr, isLiteral := o.Addr(); isLiteral {
 		q.literal = addr
 	} else {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -56,4 +57,26 @@ func BenchmarkFetchUnary(b *testing.B) {
 			reportMessage(report, true)
 		}
 	})
+}
+
+// BenchmarkOverloaded is what a fetch costs that finds no place, beside its
+// record.
+func BenchmarkOverloaded(b *testing.B) {
+	full := fetch.DefaultLimits()
+	full.MaxLiveFetches = 0
+	s, ctx := serverOver(b, typicalTransport(1), full), asked(b)
+	for name, url := range map[string]string{
+		"usual": "https://api.example.com/v1/things?page=2", "longest": "https://api.example.com/" + strings.Repeat("\u00e4", 7<<10),
+	} {
+		m := typicalRequest()
+		m.Request.Url = url
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.fetch(ctx, m); err == nil {
+					b.Fatal("it was admitted")
+				}
+			}
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -24,6 +25,8 @@ type call struct {
 	id, rpc string
 	start   time.Time
 	who     fetch.Caller
+	// asked is the request, once it was looked at.
+	asked *fetchgatev1.HttpRequest
 	// planned is the plan, also if it is of a request that cannot be carried out.
 	planned *fetch.Plan
 	// running tells that the engine was asked, report is its; nil until then.
@@ -58,6 +61,7 @@ type fetchRequest interface {
 
 // plan admits the RPC and makes its plan, or says why not.
 func (c *call) plan(s shape, m fetchRequest) (*fetch.Plan, error) {
+	c.asked = m.GetRequest()
 	if err := c.admit(m); err != nil {
 		return nil, err
 	}
@@ -104,6 +108,7 @@ func (s *Server) admit(ctx context.Context) (who fetch.Caller, l *limit.Lease, e
 	if refused != nil {
 		return who, nil, s.overLimit(refused)
 	}
+	keepPlace(ctx, l)
 	return who, l, nil
 }
 
@@ -155,13 +160,10 @@ func (c *call) whole(m *fetchgatev1.FetchRequest) (answer any, err error) {
 		left := report.GetHistoryCut() // those that fit left out are among them
 		report = reportMessage(c.report, true)
 		report.HistoryCut = left
-		return &failureReply{
-			FetchResponse: &fetchgatev1.FetchResponse{
-				Report:  report,
-				Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, sink.partial(failure, report), plan.Generation)},
-			},
-			sink: sink,
-		}, nil
+		return sink.failed(&fetchgatev1.FetchResponse{
+			Report:  report,
+			Outcome: &fetchgatev1.FetchResponse_Failure{Failure: failureMessage(failure, sink.partial(failure, report), plan.Generation)},
+		}), nil
 	}
 	if err != nil {
 		return nil, c.server.refused(c.ctx, err)
@@ -248,7 +250,7 @@ func (c *call) end(err error) {
 	code := status.Code(err)
 	r.Code = codeNames[code]
 	if refused, ok := errors.AsType[*refusal](err); ok {
-		r.Refusal = refused.reason
+		r.Refusal, r.RefusalMessage = refused.reason, refused.message
 	}
 	if code == codes.Canceled || code != codes.OK && r.Outcome == fetch.OutcomeResponse {
 		r.Outcome = fetch.OutcomeCanceled // its caller did not take it
@@ -271,8 +273,25 @@ func (c *call) rejected() *fetch.Report {
 	}
 	if p := c.planned; p != nil {
 		r.Method, r.Destination, r.Labels, r.Traceparent = p.Method, p.Destination, p.Labels, p.Traceparent
+	} else {
+		r.Method, r.Destination = goal(c.asked)
 	}
 	return r
+}
+
+// maxGoalBytes is how much of a URL is read that only the record is about:
+// refusing must stay cheap, and the record has little more room.
+const maxGoalBytes = 512
+
+// goal is what a request without a plan asks for, as far as it can be read. A
+// request target of its own is left out.
+func goal(m *fetchgatev1.HttpRequest) (string, fetch.Destination) {
+	url := m.GetUrl()
+	d, err := fetch.ParseURL(url[:min(len(url), maxGoalBytes)])
+	if err != nil || m.GetRawTarget() != "" {
+		d = fetch.Destination{Origin: d.Origin}
+	}
+	return cmp.Or(m.GetMethod(), "GET"), d
 }
 
 // heldTooMuch is the failure of a fetch whose answer finds no memory.

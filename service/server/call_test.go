@@ -187,3 +187,41 @@ func TestExplainIsAdmitted(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusalsAreRecordedWhole: the record of a fetch that was refused has what
+// was asked for and why not, also if it was refused before its plan was made.
+func TestRefusalsAreRecordedWhole(t *testing.T) {
+	const secret = "5f1ec0de"
+	full := fetch.DefaultLimits()
+	full.MaxLiveFetches = 0
+	long := strings.Repeat("x", 8<<10)
+	for name, c := range map[string]struct {
+		limits fetch.Limits
+		m      *fetchgatev1.HttpRequest
+		want   string // method, URL without the query's values, word
+		why    string
+	}{
+		"overloaded":       {full, &fetchgatev1.HttpRequest{Url: "https://api.example.com/v1?key=" + secret}, "GET https://api.example.com/v1?[redacted] OVERLOADED", "max_live_fetches"},
+		"overloaded, POST": {full, &fetchgatev1.HttpRequest{Method: "POST", Url: "http://a.test:81"}, "POST http://a.test:81/ OVERLOADED", "max_live_fetches"},
+		"overloaded, target": {full, &fetchgatev1.HttpRequest{Url: "http://a.test/no", RawTarget: "/yes?" + secret},
+			"GET http://a.test OVERLOADED", "max_live_fetches"},
+		"overloaded, no URL": {full, &fetchgatev1.HttpRequest{Url: "http://" + secret + ":" + secret + "@a.test/"}, "GET ://:0 OVERLOADED", "max_live_fetches"},
+		"overloaded, long":   {full, &fetchgatev1.HttpRequest{Url: "http://a.test/" + long}, "GET http://a.test/" + long[:maxGoalBytes-len("http://a.test/")] + " OVERLOADED", "max_live_fetches"},
+		"userinfo":           {fetch.DefaultLimits(), &fetchgatev1.HttpRequest{Url: "http://u:" + secret + "@a.test/"}, "GET ://:0 INVALID_URL", "request.url: "},
+		"field": {fetch.DefaultLimits(), &fetchgatev1.HttpRequest{Url: "http://a.test/?" + secret, Headers: []*fetchgatev1.HeaderField{{Name: "X-A", Value: []byte(secret + "\n")}}},
+			"GET http://a.test/?[redacted] FIELD_INVALID", "request.headers[0]"},
+	} {
+		s, records := serverOver(t, typicalTransport(1), c.limits), &recorder{}
+		s.recorder = records
+		if _, err := s.fetch(asked(t), &fetchgatev1.FetchRequest{Request: c.m}); err == nil || len(records.reports) != 1 {
+			t.Fatalf("%s: the error is %v, %d are recorded", name, err, len(records.reports))
+		}
+		r := records.reports[0]
+		if got := r.Method + " " + r.Destination.RedactedURL() + " " + r.Refusal; got != c.want {
+			t.Errorf("%s: recorded is %s, want %s", name, got, c.want)
+		}
+		if !strings.Contains(r.RefusalMessage, c.why) || strings.Contains(r.RefusalMessage, secret) {
+			t.Errorf("%s: the message is %q, want %q and no secret", name, r.RefusalMessage, c.why)
+		}
+	}
+}

@@ -20,11 +20,11 @@ type fetchReply struct {
 	body mem.Buffer
 }
 
-// failureReply is a FetchResponse with a failure whose response.body lies in the
-// sink's memory. Its copy for the wire counts as held, too.
+// failureReply is a FetchResponse with a failure. Its form on the wire counts as
+// held, which has to be said before the RPC ends.
 type failureReply struct {
 	*fetchgatev1.FetchResponse
-	sink *wholeSink
+	wire mem.Buffer // nil where there was no memory for it
 }
 
 // dataReply is a StreamFetchResponse whose data.data is in body.
@@ -49,7 +49,10 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	case *fetchReply:
 		return c.marshalFetch(v)
 	case *failureReply:
-		return c.marshalFailure(v)
+		if v.wire == nil {
+			return c.CodecV2.Marshal(v.FetchResponse)
+		}
+		return mem.BufferSlice{v.wire}, nil
 	case *dataReply:
 		return c.marshalData(v)
 	}
@@ -82,23 +85,6 @@ func (c Codec) marshalFetch(r *fetchReply) (mem.BufferSlice, error) {
 	head = protowire.AppendTag(head, bodyNumber, protowire.BytesType)
 	head = protowire.AppendVarint(head, uint64(bodyLen))
 	return mem.BufferSlice{mem.SliceBuffer(head), r.body}, nil
-}
-
-// marshalFailure leaves the body out where there is no memory for a copy of it.
-func (c Codec) marshalFailure(r *failureReply) (mem.BufferSlice, error) {
-	defer r.sink.discard()
-	b, refused := r.sink.held.take(proto.Size(r.FetchResponse))
-	if refused != nil {
-		r.GetFailure().GetResponse().Body = nil
-		return c.CodecV2.Marshal(r.FetchResponse)
-	}
-	wire, err := proto.MarshalOptions{}.MarshalAppend((*b)[:0], r.FetchResponse)
-	if err != nil {
-		r.sink.held.Put(b)
-		return nil, err
-	}
-	*b = wire
-	return mem.BufferSlice{mem.NewBuffer(b, r.sink.held)}, nil
 }
 
 func (c Codec) marshalData(r *dataReply) (mem.BufferSlice, error) {

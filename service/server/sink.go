@@ -170,6 +170,26 @@ func (s *wholeSink) partial(f *fetch.Failure, report *fetchgatev1.FetchReport) *
 	return &s.response
 }
 
+// failed is the answer with a failure: encoded already, or without a body where
+// there is no memory to encode it into. The sink holds nothing afterwards.
+func (s *wholeSink) failed(m *fetchgatev1.FetchResponse) *failureReply {
+	defer s.discard()
+	if response := m.GetFailure().GetResponse(); response != nil {
+		defer func() { response.Body = nil }() // it lies in the sink
+	}
+	b, refused := s.held.take(proto.Size(m))
+	if refused != nil {
+		return &failureReply{FetchResponse: m}
+	}
+	wire, err := proto.MarshalOptions{}.MarshalAppend((*b)[:0], m)
+	if err != nil { // gRPC will say so
+		s.held.Put(b)
+		return &failureReply{FetchResponse: m}
+	}
+	*b = wire
+	return &failureReply{FetchResponse: m, wire: mem.NewBuffer(b, s.held)}
+}
+
 // discard gives the body's buffer back.
 func (s *wholeSink) discard() {
 	if s.body != nil {

@@ -194,9 +194,9 @@ func TestPartial(t *testing.T) {
 	if string(got.GetBody()) != "pre" || got.GetHead().GetStatus() != 200 {
 		t.Errorf("what arrived is %v", got)
 	}
-	wire, err := NewCodec().Marshal(&failureReply{sink: sink, FetchResponse: &fetchgatev1.FetchResponse{
+	wire, err := NewCodec().Marshal(sink.failed(&fetchgatev1.FetchResponse{
 		Outcome: &fetchgatev1.FetchResponse_Failure{Failure: &fetchgatev1.Failure{Response: got}},
-	}})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

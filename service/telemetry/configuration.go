@@ -44,6 +44,7 @@ type names struct {
 	digest     string
 	owners     map[string]string // by caller
 	ruleAt     map[string]string // by rule
+	anonymous  string            // who proves no identity; empty if nobody may
 	callers    vocabulary
 	rules      vocabulary
 	origins    *origins
@@ -72,6 +73,9 @@ func newNames(c Configuration, v *vectors) (*names, error) {
 	}
 	for i, caller := range c.Config.GetCallers() {
 		n.owners[caller.GetName()] = caller.GetOwner()
+		if caller.GetDangerousAnonymous() {
+			n.anonymous = caller.GetName()
+		}
 		if i < maxCallers {
 			n.callers.add(caller.GetName())
 		}

@@ -16,6 +16,8 @@ const (
 	ScopePeer   Scope = "peer"
 	ScopeOrigin Scope = "origin"
 	ScopeServer Scope = "server"
+	// ScopeRequest is of a limit that the request set itself.
+	ScopeRequest Scope = "request"
 )
 
 // The places of values that are counted without a look-up.
@@ -70,7 +72,11 @@ func (m *metrics) count(n *names, r *fetch.Report) {
 		m.denials.at(addressKinds.place(d.Class)).Inc()
 	}
 	if f := r.Failure; f != nil && f.LimitHit != nil {
-		m.rejections.at(limitNames.place(f.LimitHit.Limit), limitScopes.place(string(ScopeServer))).Inc()
+		scope := ScopeServer
+		if f.Reason == fetch.ReasonBodyTooLarge {
+			scope = ScopeRequest
+		}
+		m.rejections.at(limitNames.place(f.LimitHit.Limit), limitScopes.place(string(scope))).Inc()
 	}
 	if r.Suppressed != "" {
 		place, known := suppressionWords[r.Suppressed]
@@ -181,15 +187,14 @@ func (m *metrics) countHop(n *names, h *fetch.Hop, reason fetch.Reason) {
 	}
 	n.requests.at(to, class, reasonPlace(string(reason))).Inc()
 	n.requestTime.at(to).Observe(f.Times.Total.Seconds())
-	if f.Dials > 0 {
-		n.opened.at(to).Add(float64(f.Dials))
-	}
-	if f.Dials == 0 && !f.Reused {
-		return
+	if f.Protocol == "" {
+		return // no connection came to be: a dial or a handshake failed
 	}
 	reused := 0 // false
 	if f.Reused {
 		reused = 1
+	} else {
+		n.opened.at(to).Inc()
 	}
 	n.reuse.at(to, reused).Inc()
 	if t := f.TLS; t != nil && !f.Reused && to != n.origins.rest && !t.NotAfter.IsZero() {

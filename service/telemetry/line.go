@@ -29,6 +29,8 @@ const (
 	maxFinding  = 312
 	labelCount  = 16
 	maxKeyCount = 32
+	// maxDangerous is how many dangerous_ settings a fetch can need.
+	maxDangerous = 4
 )
 
 // hidden stands for a part of a query that may be a value.
@@ -62,7 +64,8 @@ func (l *line) write(ctx context.Context, n *names, r *fetch.Report, replica str
 	l.cost(r)
 	l.text("sha256", "", 0)
 	l.redacted(r)
-	l.b = append(l.b, `,"dangerous":[]}`+"\n"...)
+	l.dangerous(n, r)
+	l.b = append(l.b, "}\n"...)
 }
 
 func (l *line) destination(r *fetch.Report) {
@@ -166,6 +169,30 @@ func (l *line) redacted(r *fetch.Report) {
 	l.b = append(l.b, ']')
 }
 
+// dangerous names the dangerous_ settings that the fetch needed, each once.
+func (l *line) dangerous(n *names, r *fetch.Report) {
+	var list [maxDangerous]string
+	needed := list[:0]
+	if r.Caller.Anonymous && r.Caller.Name == n.anonymous {
+		needed = append(needed, "dangerous_anonymous")
+	}
+	for i := range r.Attempts {
+		for j := range r.Attempts[i].Hops {
+			for _, setting := range r.Attempts[i].Hops[j].Dangerous {
+				if len(needed) < maxDangerous && !slices.Contains(needed, setting) {
+					needed = append(needed, setting)
+				}
+			}
+		}
+	}
+	l.key("dangerous")
+	l.b = append(l.b, '[')
+	for _, setting := range needed {
+		l.item(setting, maxWord)
+	}
+	l.b = append(l.b, ']')
+}
+
 // trace is the identifier of the caller's trace (W3C Trace Context section
 // 3.2.2.3).
 func (l *line) trace(ctx context.Context, r *fetch.Report) {
@@ -240,9 +267,9 @@ func (l *line) queryKeys(query string) {
 	l.b = append(l.b, ']')
 }
 
-// why is what policy or the failure said. The finding for the operator is kept
-// from its end, where the address is, since its beginning repeats what other
-// keys have, in a length that callers choose.
+// why is what policy, the failure or the RPC error said. The finding for the
+// operator is kept from its end, where the address is, since before it may be a
+// name in a length that callers choose.
 func (l *line) why(r *fetch.Report) {
 	d := denialOf(r)
 	switch {
@@ -261,7 +288,7 @@ func (l *line) why(r *fetch.Report) {
 	case r.Failure != nil:
 		l.text("why", r.Failure.Message, maxMessage+maxFinding)
 	default:
-		l.text("why", "", 0)
+		l.text("why", r.RefusalMessage, maxMessage+maxFinding)
 	}
 }
 

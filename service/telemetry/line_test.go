@@ -272,10 +272,44 @@ func TestDenialKeepsAddress(t *testing.T) {
 	for _, length := range []int{10, 253} {
 		r := deniedByAddress()
 		r.Denied.Message = strings.Repeat("h", length) + " resolves to an address that policy denies (private)"
-		r.Denied.Audit = `caller "` + strings.Repeat("c", 64) + `", GET https://` + strings.Repeat("h", length) + `: 10.9.8.7:443 is of class private, which rule "partners/stripe" does not open`
+		r.Denied.Audit = `caller "` + strings.Repeat("c", 64) + `", GET https://` + strings.Repeat("h", length) + `: rule "partners/stripe" does not open 10.9.8.7:443, which is of class private`
 		v := checkLine(t, readSchema(t), written(t, telemetry.Options{}, r)[0])
 		if why := v["why"].(string); !strings.Contains(why, "10.9.8.7:443") || !strings.HasPrefix(why, "hhh") {
 			t.Errorf("why: %q", why)
+		}
+	}
+}
+
+// What was said of a fetch that was not carried out, and of a denial, once.
+func TestWhy(t *testing.T) {
+	for want, report := range map[string]*fetch.Report{
+		"request.url: the URL is not absolute":       rejected(),
+		"no rule allows GET https://api.example.com": deniedByName(),
+		`api.example.com resolves to an address that policy denies (private); rule "partners/stripe" does not open 10.9.8.7:443, which is of class private`: deniedByAddress(),
+	} {
+		v := checkLine(t, readSchema(t), written(t, telemetry.Options{Configuration: configuration()}, report)[0])
+		if v["why"] != want {
+			t.Errorf("why is %q, want %q", v["why"], want)
+		}
+	}
+}
+
+// The dangerous_ settings are those of all hops and of the caller, each once.
+func TestDangerousOfAllHops(t *testing.T) {
+	c := configuration()
+	c.Config.Callers = append(c.Config.Callers, &configv1.Caller{Name: "guests", DangerousAnonymous: true})
+	needed := redirected()
+	needed.Attempts[0].Hops[0].Dangerous = []string{"dangerous_allow_loopback"}
+	needed.Attempts[0].Hops[1].Dangerous = []string{"dangerous_allow_loopback", "dangerous_allow_downgrade"}
+	guest, nobody := typical(), typical()
+	guest.Caller = fetch.Caller{Name: "guests", Anonymous: true}
+	nobody.Caller = fetch.Caller{Name: "anonymous", Anonymous: true} // of a server that asks nobody
+	for want, report := range map[string]*fetch.Report{
+		"[dangerous_allow_loopback dangerous_allow_downgrade]": needed, "[dangerous_anonymous]": guest, "[]": nobody,
+	} {
+		v := checkLine(t, readSchema(t), written(t, telemetry.Options{Configuration: c}, report)[0])
+		if got := fmt.Sprint(v["dangerous"]); got != want {
+			t.Errorf("dangerous is %s, want %s", got, want)
 		}
 	}
 }
@@ -298,8 +332,8 @@ var hostile = []string{
 
 // spoil puts text wherever a caller or an upstream can.
 func spoil(r *fetch.Report, text string) *fetch.Report {
-	r.ID, r.RPC, r.Caller.Name, r.Method, r.Code, r.Refusal, r.Rule = text, text, text, text, text, text, text
-	r.Traceparent = text
+	r.ID, r.RPC, r.Caller.Name, r.Method, r.Code, r.Refusal, r.Rule, r.RefusalMessage = text, text, text, text, text, text, text, text
+	r.Traceparent, r.Caller.Anonymous = text, true
 	r.Labels = map[string]string{}
 	for i := range 20 {
 		r.Labels[fmt.Sprint(i, text)] = text
@@ -316,6 +350,7 @@ func spoil(r *fetch.Report, text string) *fetch.Report {
 		for j := range r.Attempts[i].Hops {
 			h := &r.Attempts[i].Hops[j]
 			h.Destination.Host, h.Destination.Scheme, h.Facts.Protocol, h.Rule, h.Method = text+"x", "https", text, text, text
+			h.Dangerous = []string{"dangerous_allow_loopback", "dangerous_allow_downgrade"}
 			h.Facts.Remote = netip.MustParseAddrPort("[fe80:1111:2222:3333:4444:5555:6666:7777]:65535")
 		}
 	}
@@ -333,7 +368,7 @@ func spoiled(text string) []*fetch.Report {
 func spoiledOptions(text string) telemetry.Options {
 	c := telemetry.Configuration{
 		Config: &configv1.Config{
-			Callers: []*configv1.Caller{{Name: text, Owner: text}},
+			Callers: []*configv1.Caller{{Name: text, Owner: text, DangerousAnonymous: true}},
 			Rules:   []*configv1.Rule{{Name: text}},
 		},
 		Locate: func(string) string { return text }, Generation: math.MaxInt64, Digest: text,

@@ -27,8 +27,9 @@ var (
 	lookupResults = newVocabulary("miss", "negative", "error")
 	addressKinds  = newVocabulary("special", "private", "loopback", "link_local", "multicast", "shared", "metadata", "tunnel", "outside", "own_listener")
 	limitNames    = newVocabulary(limitWords()...)
-	limitScopes   = newVocabulary(string(ScopeCaller), string(ScopePeer), string(ScopeOrigin), string(ScopeServer))
+	limitScopes   = newVocabulary(string(ScopeCaller), string(ScopePeer), string(ScopeOrigin), string(ScopeServer), string(ScopeRequest))
 	reloadResults = newVocabulary("success", "failure")
+	handshakes    = newVocabulary("no_certificate", "bad_certificate", "not_tls", "distrusted", "protocol", "timeout", "closed")
 )
 
 // refusalWords are the reasons of RPC errors that are no reasons of failures.
@@ -98,6 +99,7 @@ type metrics struct {
 	lookupTime  prometheus.Observer
 	denials     *grid[prometheus.Counter]
 	rejections  *grid[prometheus.Counter]
+	handshakes  *grid[prometheus.Counter]
 	reloads     *grid[prometheus.Counter]
 	reloadGood  prometheus.Gauge
 	reloadTime  prometheus.Gauge
@@ -120,6 +122,7 @@ func newMetrics(r *registrar) *metrics {
 	m.lookupTime = r.histogram("dns_lookup_duration_seconds", "How long resolving the name of a hop took.", seconds).WithLabelValues()
 	m.denials = newGrid(r.counter("address_denials_total", "Fetches that ended because policy denied an address.", "class").WithLabelValues, addressKinds)
 	m.rejections = newGrid(r.counter("limit_rejections_total", "Fetches that a limit ended or kept out.", "limit", "scope").WithLabelValues, limitNames, limitScopes)
+	m.handshakes = newGrid(r.counter("listener_handshake_failures_total", "TLS handshakes of callers that failed.", "why").WithLabelValues, handshakes)
 	m.reloads = newGrid(r.counter("config_reloads_total", "Configurations that were read.", "result").WithLabelValues, reloadResults)
 	m.reloadGood = r.gauge("config_last_reload_successful", "Whether the last configuration that was read is in force.").WithLabelValues()
 	m.reloadTime = r.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was taken.").WithLabelValues()

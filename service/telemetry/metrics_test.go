@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -54,6 +55,9 @@ func everything(t testing.TB) *prometheus.Registry {
 	}
 	r.Rejected("max_live_fetches", telemetry.ScopeServer)
 	r.Rejected("max_live_fetches_per_caller", telemetry.ScopeCaller)
+	for _, why := range []string{"no_certificate", "not a word"} {
+		r.HandshakeFailed(why)
+	}
 	r.ConfigureFailed()
 	if err := r.Configure(configuration()); err != nil {
 		t.Fatal(err)
@@ -99,6 +103,7 @@ func TestCounts(t *testing.T) {
 			"fetches_total{outcome=failure,reason=REDIRECT_DENIED,rpc=StreamFetch} 1",
 		}},
 		{"redirect returned", redirectReturned(), []string{"redirects_total{result=returned} 1"}},
+		{"limit of the request", tooLarge(), []string{"limit_rejections_total{limit=max_response_body_bytes,scope=request} 1"}},
 		{"limit", limited(), []string{"limit_rejections_total{limit=max_redirects,scope=server} 1", "redirects_total{result=refused} 1"}},
 		{"denied by name", deniedByName(), []string{
 			"decisions_total{decision=deny,rule=default-deny} 1",
@@ -165,6 +170,8 @@ func TestGauges(t *testing.T) {
 		"audit_records_total{result=written,sink=stdout}":                                  float64(len(corpus())),
 		"audit_records_lost_total{}":                                                       0,
 		"limit_rejections_total{limit=max_live_fetches_per_caller,scope=caller}":           1,
+		"listener_handshake_failures_total{why=no_certificate}":                            1,
+		"listener_handshake_failures_total{why=other}":                                     1,
 		"upstream_certificate_not_after_timestamp_seconds{origin=https://api.example.com}": float64(began.AddDate(0, 1, 0).Unix()),
 	} {
 		if v, seen := got[series]; !seen || v != want {
@@ -411,6 +418,35 @@ func TestRefusalsAreThoseOfTheContract(t *testing.T) {
 	for _, word := range words {
 		if got["fetches_total{outcome=rejected,reason="+word+",rpc=Fetch}"] != 1 {
 			t.Errorf("%s is not counted by its name", word)
+		}
+	}
+}
+
+// A connection was opened once it could carry a request: refused dials and
+// failed handshakes are none, and of two that raced one is.
+func TestOpenedConnections(t *testing.T) {
+	raced := redirected()
+	raced.Attempts[0].Hops[1].Facts.Dials = 2
+	to := netip.MustParseAddrPort("203.0.113.7:443")
+	for name, c := range map[string]struct {
+		report *fetch.Report
+		want   float64
+	}{
+		"refused": {unconnected(3, netip.AddrPort{}), 0}, "no handshake": {unconnected(1, to), 0}, "raced": {raced, 2}, "reused": {typical(), 0},
+	} {
+		registry := prometheus.NewRegistry()
+		record(t, newRecorder(t, observed(registry)), c.report)
+		var opened, fresh float64
+		for series, value := range scrape(t, registry) {
+			switch {
+			case strings.HasPrefix(series, "pool_connections_opened_total"):
+				opened += value
+			case strings.HasPrefix(series, "pool_reuse_total") && strings.Contains(series, "reused=false"):
+				fresh += value
+			}
+		}
+		if opened != c.want || fresh != c.want {
+			t.Errorf("%s: %v connections were opened for %v hops, want %v", name, opened, fresh, c.want)
 		}
 	}
 }

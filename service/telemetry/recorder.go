@@ -174,6 +174,13 @@ func (r *Recorder) Rejected(limit string, scope Scope) {
 	r.metrics.rejections.at(limitNames.place(limit), limitScopes.place(string(scope))).Inc()
 }
 
+// HandshakeFailed counts a handshake of a caller that failed. why is one of
+// no_certificate, bad_certificate, not_tls, distrusted, protocol, timeout and
+// closed; docs/metrics.md says what they mean.
+func (r *Recorder) HandshakeFailed(why string) {
+	r.metrics.handshakes.at(handshakes.place(why)).Inc()
+}
+
 // Begin implements fetch.Recorder. Its error is a *Full.
 func (r *Recorder) Begin(rpc string) error {
 	if r.audit != nil {

@@ -132,7 +132,6 @@ func deniedByName() *fetch.Report {
 	r.WireBytes, r.BodyBytes = 0, 0
 	r.Denied = &fetch.Denied{
 		Reason: fetch.ReasonDestinationDenied, Rule: "default-deny", Message: "no rule allows GET https://api.example.com",
-		Audit: `caller "billing", GET https://api.example.com: no rule matches`,
 	}
 	r.Attempts = []fetch.Attempt{{Number: 1, Start: began, Hops: []fetch.Hop{{Destination: r.Destination, Method: "GET", Rule: "default-deny"}},
 		Failure: r.Denied.AsFailure()}}
@@ -144,7 +143,7 @@ func deniedByAddress() *fetch.Report {
 	r.Rule = "partners/stripe"
 	r.Denied = &fetch.Denied{
 		Reason: fetch.ReasonAddressDenied, Rule: "partners/stripe", Class: "private", Message: "api.example.com resolves to an address that policy denies (private)",
-		Audit: `caller "billing", GET https://api.example.com: 10.9.8.7:443 is of class private, which rule "partners/stripe" does not open`,
+		Audit: `rule "partners/stripe" does not open 10.9.8.7:443, which is of class private`,
 	}
 	h := &r.Attempts[0].Hops[0]
 	h.Rule, h.Facts = "partners/stripe", fetch.Facts{Stage: fetch.StageResolve, Times: fetch.Timings{DNS: time.Millisecond, Total: time.Millisecond}}
@@ -201,10 +200,29 @@ func limited() *fetch.Report {
 	return r
 }
 
+// tooLarge was ended by the max_body_bytes of its request.
+func tooLarge() *fetch.Report {
+	r := typical()
+	r.Failure = fetch.Fail(fetch.ReasonBodyTooLarge, "too large", nil)
+	r.Failure.LimitHit = &fetch.LimitHit{Limit: "max_response_body_bytes", Max: 10}
+	r.Outcome, r.Attempts[0].Failure = fetch.OutcomeFailure, r.Failure
+	return r
+}
+
+// unconnected is a fetch of which n dials came to nothing.
+func unconnected(n int, remote netip.AddrPort) *fetch.Report {
+	r := failing(fetch.ReasonConnectRefused)
+	for i := range r.Attempts {
+		r.Attempts[i].Hops[0].Facts = fetch.Facts{Dials: n, Stage: fetch.StageConnect, Remote: remote}
+	}
+	return r
+}
+
 func rejected() *fetch.Report {
 	return &fetch.Report{
 		ID: "01JD8Y5T3QK4N", RPC: "Fetch", Caller: fetch.Caller{Name: "anonymous", Anonymous: true}, Start: began,
 		Outcome: fetch.OutcomeRejected, Code: "INVALID_ARGUMENT", Refusal: "FIELD_INVALID", Generation: 41,
+		RefusalMessage: "request.url: the URL is not absolute",
 	}
 }
 

@@ -114,9 +114,11 @@ func (p *pool) find(s *search) (found, error) {
 	g := p.group(s.x.req)
 	if c := g.usable(s.x.after); c != nil && !s.fresh {
 		p.occupy(c)
+		p.passPlace()
 		return found{group: g, conn: c}, nil
 	}
 	if s.share && g.dialing > 0 && g.mayShare(s.x.req) {
+		p.passPlace()
 		w := g.wait(true)
 		w.after = s.x.after
 		return found{group: g, waiter: w}, nil
@@ -160,6 +162,14 @@ func (p *pool) spare(g *group, full, fresh bool) *conn {
 		return e.Value.(*conn)
 	}
 	return nil
+}
+
+// passPlace leaves a place among all connections, if there is one, to the next
+// that waits for it: a request that was woken for it may do without.
+func (p *pool) passPlace() {
+	if p.open < p.limits.MaxConnections {
+		p.wakeCrowd()
+	}
 }
 
 // wakeCrowd has the first that waits for a place among all connections look
