@@ -12,6 +12,10 @@ type RedirectPlan struct {
 	RemoveFields []string
 }
 
+// BoundFields are the fields of a request that are for one origin alone: no
+// redirect takes them to another, whatever a request asks for.
+var BoundFields = []string{"Authorization", "Cookie", "Proxy-Authorization"}
+
 // RedirectProfile is whose rules redirects follow where libraries differ.
 type RedirectProfile int
 

@@ -10,8 +10,6 @@ import (
 var (
 	// framingFields delimit the body and go with it.
 	framingFields = []string{"Content-Length", "Transfer-Encoding"}
-	// boundFields are for one origin alone; nobody's word takes them to another.
-	boundFields = []string{"Authorization", "Cookie", "Proxy-Authorization"}
 	// offOriginFields are kept off-origin: they say what the client can take
 	// and which part it wants, not who it is.
 	offOriginFields = []string{
@@ -44,7 +42,7 @@ func (p profile) crosses(plan fetch.RedirectPlan, name string, hasBody, keepsBou
 	switch {
 	case strings.EqualFold(name, "Host"), named(plan.RemoveFields, name):
 		return false
-	case named(boundFields, name):
+	case named(fetch.BoundFields, name):
 		return keepsBound
 	case p.keepsOffOrigin, named(offOriginFields, name), named(plan.KeepFields, name):
 		return true

@@ -60,17 +60,10 @@ func (d *draft) redirects(m *fetchgatev1.RedirectPolicy) {
 	r.KeepFields = d.names("options.redirect.keep_fields", m.GetKeepFields())
 	r.RemoveFields = d.names("options.redirect.remove_fields", m.GetRemoveFields())
 	for i, name := range r.KeepFields {
-		if neverLeaves(name) {
+		if slices.ContainsFunc(fetch.BoundFields, func(bound string) bool { return strings.EqualFold(bound, name) }) {
 			d.wrong(fmt.Sprintf("options.redirect.keep_fields[%d]", i), "%s never leaves its origin; name a credential for the other origin instead", name)
 		}
 	}
-}
-
-// neverLeaves tells the fields that no redirect takes to another origin.
-func neverLeaves(name string) bool {
-	return slices.ContainsFunc([]string{"Authorization", "Cookie", "Proxy-Authorization"}, func(secret string) bool {
-		return strings.EqualFold(secret, name)
-	})
 }
 
 // names checks a list of field names.
