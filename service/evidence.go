@@ -40,6 +40,7 @@ func limitsOf(c *config.Loaded) fetch.Limits {
 func (s *Service) record(o Options, m *metrics, t *transport.Transport, budget *limit.RetryBudget) error {
 	recorded := proto.CloneOf(o.Config.Config)
 	recorded.Audit = o.Config.Audit()
+	origins := namedOrigins(recorded) // parsed once, not at each scrape
 	replica, err := os.Hostname()
 	if err != nil {
 		replica = "unknown"
@@ -51,7 +52,7 @@ func (s *Service) record(o Options, m *metrics, t *transport.Transport, budget *
 		},
 		Registry: m.registry, Stdout: o.Stdout, Replica: replica, Log: o.Log,
 		Pool: t.Stats, Load: s.load, Draining: s.draining,
-		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, recorded) },
+		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, origins) },
 	})
 	if err != nil {
 		return err
@@ -64,21 +65,28 @@ func (s *Service) record(o Options, m *metrics, t *transport.Transport, budget *
 	return err
 }
 
-// remaining is how much of the retry budget is left towards each origin that the
-// configuration names in full.
-func remaining(b *limit.RetryBudget, c *configv1.Config) map[fetch.Origin]float64 {
-	left := map[fetch.Origin]float64{}
+// namedOrigins are the origins that the configuration names in full.
+func namedOrigins(c *configv1.Config) []fetch.Origin {
 	named := slices.Clone(c.GetTelemetry().GetOrigins())
 	for _, r := range c.GetRules() {
 		named = append(named, r.GetOrigins()...)
 	}
+	var origins []fetch.Origin
 	for _, origin := range named {
-		d, err := fetch.ParseURL(origin + "/")
-		if err != nil || strings.Contains(origin, "*") {
-			continue
+		if d, err := fetch.ParseURL(origin + "/"); err == nil && !strings.Contains(origin, "*") {
+			origins = append(origins, d.Origin)
 		}
-		if part, known := b.Remaining(d.Origin); known {
-			left[d.Origin] = part
+	}
+	return origins
+}
+
+// remaining is how much of the retry budget is left towards each of the origins
+// that has one.
+func remaining(b *limit.RetryBudget, origins []fetch.Origin) map[fetch.Origin]float64 {
+	left := map[fetch.Origin]float64{}
+	for _, o := range origins {
+		if part, known := b.Remaining(o); known {
+			left[o] = part
 		}
 	}
 	return left

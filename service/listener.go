@@ -56,7 +56,7 @@ func (s *Service) admit(l net.Listener, o Options) *listener.Listener {
 		MaxConnections: total, MaxConnectionsPerPeer: perPeer,
 		Frames: listener.FrameLimits{
 			Streams: int(o.Config.MaxConcurrentStreams()), HeaderBlockBytes: 2 * maxHeaderListBytes,
-			UnfinishedBytes: min(256<<20, limitsOf(o.Config).MaxHeldBytes/2),
+			UnfinishedBytes: min(256<<20, s.limits.MaxHeldBytes/2),
 		},
 		OnRefused: func(limit string) {
 			if s.recorder != nil {

@@ -85,7 +85,7 @@ type Service struct {
 // error says what to mend in the configuration or on the machine.
 func New(o Options) (*Service, error) {
 	o = withDefaults(o)
-	s := &Service{config: o.Config, log: o.Log}
+	s := &Service{config: o.Config, log: o.Log, limits: limitsOf(o.Config)}
 	s.watching, s.endWatches = context.WithCancel(context.Background())
 	if err := s.listen(o); err != nil {
 		return nil, err
@@ -152,7 +152,6 @@ func (s *Service) closeListeners() {
 
 // build puts the packages together, from the inside out.
 func (s *Service) build(o Options) error {
-	s.limits = limitsOf(o.Config)
 	s.admission = limit.NewAdmission(s.limits)
 	roots, rootsID, err := o.Config.Roots(x509.SystemCertPool)
 	if err != nil {

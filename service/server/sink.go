@@ -208,9 +208,7 @@ type streamSink struct {
 	stream sender
 	held   *held
 	stall  time.Duration
-	// queue holds nothing: a body waits in the buffer that is being filled. So a
-	// stream whose caller stalls keeps that, the message that is being sent, and
-	// what gRPC took before: messages of 64 KiB together, and one more.
+	// queue holds nothing: a body waits in the buffer that is being filled.
 	queue   chan any
 	done    chan struct{}
 	late    chan struct{} // closed when the caller is not waited for any more
