@@ -31,6 +31,13 @@ type Plan struct {
 	Fields []Field
 	// Source is the body; nil means none.
 	Source Source
+	// Trailers go out behind the body, which is then sent in chunks.
+	Trailers []Field
+	// ExpectContinue holds the body back as Request.ExpectContinue does.
+	ExpectContinue bool
+	// Verbatim sends what Fields say and nothing else, in the caller's own
+	// partition of the pool; see Request.Verbatim.
+	Verbatim bool
 
 	Timeouts Timeouts
 	Response ResponsePlan
@@ -85,6 +92,8 @@ type ResponsePlan struct {
 	RatioFloor int64
 	// Interim passes 1xx heads on.
 	Interim bool
+	// KeepChunks hands a body on by HTTP chunks, and tells where each ends.
+	KeepChunks bool
 }
 
 // Throughput is a rate: Bytes in every window of Over.

@@ -49,27 +49,43 @@ type Request struct {
 	Port uint16
 	// Target is the exact bytes of the request target (RFC 9112 section 3.2).
 	Target []byte
-	// Fields go out as they are. They hold no Host, framing or connection field.
+	// Fields go out as they are, in this order. They hold no Host, framing or
+	// connection field, unless Verbatim says so.
 	Fields []Field
 	// HostField is the Host field or :authority to send; empty means the
 	// origin's own.
 	HostField string
 
-	Framing  Framing
-	Length   int64 // with FramingLength
-	Body     io.ReadCloser
-	Trailers func() []Field
+	Framing Framing
+	Length  int64 // with FramingLength
+	// Body is read in pieces, each of which goes out as it came. If it has a
+	// method Len() int, so many bytes can be read without waiting.
+	Body io.ReadCloser
+	// Trailers are asked for when Body has ended; they need FramingChunked.
+	// TrailerNames are those known before, for the Trailer field (RFC 9110
+	// section 6.6.2).
+	Trailers     func() []Field
+	TrailerNames []string
 
 	Route    Route
 	Timeouts Timeouts
 
+	// ExpectContinue holds the body back until the upstream says 100 Continue or
+	// Timeouts.Continue is over (RFC 9110 section 10.1.1).
 	ExpectContinue bool
+	// KeepChunks has ReadChunk never give bytes of two HTTP chunks at once.
+	// Without it, one that ends is not told of.
+	KeepChunks bool
 	// Interim is called for each 1xx as it comes (RFC 9110 section 15.2). It
 	// must not block. nil means nobody asked.
 	Interim func(Head)
 	// Fresh asks for a new connection; CloseAfter retires it afterwards.
 	Fresh, CloseAfter bool
-	Verbatim          bool
+	// Verbatim lets Fields hold Host, Content-Length, Transfer-Encoding,
+	// Connection and Expect. On HTTP/1.1 each stands for the place and the name
+	// under which the transport writes its own, whose value is the same but for
+	// the case of letters and spaces; HTTP/2 drops them (RFC 9113 section 8.2.2).
+	Verbatim bool
 }
 
 // Route is everything a dial-time decision depends on: two hops may share a
@@ -133,8 +149,11 @@ type Timeouts struct {
 	Head    time.Duration // from the request sent to the response head
 	Idle    time.Duration // between two reads of the response body
 	Write   time.Duration // between two writes of the request
-	Attempt time.Duration // one whole attempt; 0 means only Total ends it
-	Total   time.Duration // the whole fetch; 0 means none (streams)
+	// Continue is how long a body that expects 100 Continue waits for it; 0
+	// means 1 s.
+	Continue time.Duration
+	Attempt  time.Duration // one whole attempt; 0 means only Total ends it
+	Total    time.Duration // the whole fetch; 0 means none (streams)
 }
 
 // Response is the answer to one hop.
@@ -153,9 +172,9 @@ type Response struct {
 // Body is a response body as it is on the wire, not decoded.
 type Body interface {
 	io.ReadCloser
-	// ReadChunk asks get for a buffer once bytes are there, fills it and tells
-	// whether an HTTP chunk ended. It holds no buffer while it waits. On
-	// HTTP/2 endOfChunk is always false. Its error, and that of Read, is io.EOF,
+	// ReadChunk asks get for a buffer once bytes are there, fills it with what is
+	// there and, with Request.KeepChunks, tells whether an HTTP chunk ended. It
+	// holds no buffer while it waits. On HTTP/2 endOfChunk is always false. Its error, and that of Read, is io.EOF,
 	// a *Failure, or wraps ctx.Err() once the context of RoundTrip has ended.
 	ReadChunk(get func() []byte) (b []byte, endOfChunk bool, err error)
 }
