@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 	"service/redirect":            {"service/fetch"},
 	"service/cookie":              {"service/fetch"},
 	"service/body":                {"service/fetch", "gen"},
-	"service/transport":           {"service/fetch", "service/dial", "gen/config"},
+	"service/transport":           {"service/fetch", "service/dial", "gen/config", "service/transport/h1"},
+	"service/transport/h1":        {"service/fetch"},
 	"service/dial":                {"service/fetch", "service/iana"},
 	"service/iana":                {},
 	"service/iana/internal/renew": {"service/iana"},
@@ -41,13 +42,14 @@ var mayImport = map[string][]string{
 	"cmd/fetchgate":               {"*"},
 	"bench":                       {"gen"},
 	"bench/naive":                 {"gen"},
+	"bench/fidelity":              {"gen", "service", "service/config", "service/dial", "service/fetch", "service/transport"},
 	"gen/fetchgate/v1":            {},
 	"gen/fetchgate/config/v1":     {},
 }
 
 // grpcAllowed are the packages where gRPC stops: none further inside may
 // import it.
-var grpcAllowed = []string{"service", "service/server", "service/caller", "service/console", "service/fetchtest", "cmd/fetchgate", "bench", "bench/naive", "gen/fetchgate/v1"}
+var grpcAllowed = []string{"service", "service/server", "service/caller", "service/console", "service/fetchtest", "cmd/fetchgate", "bench", "bench/naive", "bench/fidelity", "gen/fetchgate/v1"}
 
 func short(path string) string {
 	switch path {

@@ -126,11 +126,6 @@ var faults = []fault{
 			s.detail = &fetchgatev1.TlsFault{Alert: 116} // certificate_required
 		}},
 
-	{"the target cannot be written on HTTP/1.1", "INVALID_URL CALLER SEND NO",
-		func(s *scene) {
-			s.script(fetchtest.Hang())
-			s.request.Request.RawTarget = "//{?key=" + secret
-		}},
 	{"the upstream reads nothing", "WRITE_TIMEOUT UPSTREAM SEND YES",
 		func(s *scene) {
 			s.script(fetchtest.Hang())

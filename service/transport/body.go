@@ -22,7 +22,9 @@ func fields(header http.Header, name func(string) string) []fetch.Field {
 // trailerFields lists a trailer section without what may not be in one
 // (RFC 9110 section 6.5.1).
 func trailerFields(trailer http.Header, name func(string) string) []fetch.Field {
-	return slices.DeleteFunc(fields(trailer, name), func(f fetch.Field) bool {
-		return ownFields[http.CanonicalHeaderKey(f.Name)]
-	})
+	return withoutOwn(fields(trailer, name))
+}
+
+func withoutOwn(trailers []fetch.Field) []fetch.Field {
+	return slices.DeleteFunc(trailers, func(f fetch.Field) bool { return isOwn(f.Name) })
 }

@@ -76,8 +76,6 @@ type exchange struct {
 	until   time.Time
 	release func(why fetch.CloseCause)
 	endOnce *sync.Once
-	// unwatch ends the watch over the context on behalf of the upload.
-	unwatch func() bool
 }
 
 func newExchange(r *fetch.Request) *exchange {
@@ -128,16 +126,8 @@ func (x *exchange) heed(status int) {
 
 // complete ends an exchange whose response has ended; why is as in end.
 func (x *exchange) complete(why fetch.CloseCause) {
-	x.abandonUpload()
+	x.upload.halt()
 	x.end(why)
-}
-
-// abandonUpload lets go of the request's body, which nobody reads any more.
-func (x *exchange) abandonUpload() {
-	if x.unwatch != nil {
-		x.unwatch()
-	}
-	x.upload.finish()
 }
 
 func (x *exchange) now() int64 { return max(1, int64(time.Since(x.start))) }

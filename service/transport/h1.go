@@ -5,175 +5,301 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
-	"net/http"
-	"net/http/httptrace"
-	"net/url"
 	"os"
-	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/transport/h1"
 )
 
 // continueTimeout is how long a request with Expect: 100-continue holds its
-// body back (RFC 9110 section 10.1.1).
+// body back (RFC 9110 section 10.1.1), unless Timeouts.Continue says so.
 const continueTimeout = time.Second
 
-// wireKey is where a context carries the wire for DialContext.
-type wireKey struct{}
+// lastWords is how long an upstream that no longer reads a request may take to
+// answer it.
+const lastWords = time.Second
 
-// newH1Engine returns what makes an HTTP/1.1 connection of a wire: net/http's
-// engine, which neither dials nor pools here.
-func newH1Engine(limits fetch.Limits) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Protocols:          protocols,
-		DisableCompression: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			w, ok := ctx.Value(wireKey{}).(*wire)
-			if !ok {
-				return nil, errors.New("the HTTP/1.1 engine dials no connection of its own")
-			}
-			return w, nil
-		},
-		ExpectContinueTimeout: continueTimeout,
-		// The wire holds each head to the limit; this is for all of a response.
-		MaxResponseHeaderBytes: int64(limits.MaxInterim+2) * int64(limits.MaxResponseFieldBytes),
+// h1Stream is a connection that HTTP/1.1 is spoken on: a socket, or TLS over it.
+type h1Stream interface {
+	h1.Stream
+	io.Writer
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	// Quiet tells that nothing came, the end included. It does not wait.
+	Quiet() bool
+}
+
+// h1Engine speaks HTTP/1.1 on one connection, one request at a time.
+type h1Engine struct {
+	c      *conn
+	stream h1Stream
+	reader *h1.Reader
+	limits fetch.Limits
+}
+
+func newH1(c *conn, limits fetch.Limits) *h1Engine {
+	e := &h1Engine{c: c, stream: c.sock, limits: limits}
+	if secure, ok := c.net.(*tls.Conn); ok {
+		e.stream = newSecured(secure, c.sock)
 	}
+	e.reader = h1.NewReader(e.stream, h1.Limits{Bytes: limits.MaxResponseFieldBytes, Fields: limits.MaxResponseFields})
+	return e
 }
 
-// h1 speaks HTTP/1.1 on one connection, one request at a time.
-type h1 struct {
-	c    *conn
-	wire *wire
-	cc   *http.ClientConn
-}
+func (e *h1Engine) shared() bool { return false }
 
-func newH1(ctx context.Context, t *http.Transport, c *conn, limits fetch.Limits) (*h1, error) {
-	h := &h1{c: c, wire: newWire(c, limits)}
-	var err error
-	h.cc, err = t.NewClientConn(context.WithValue(ctx, wireKey{}, h.wire), "http", "upstream:80")
-	return h, err
-}
+func (e *h1Engine) alive() bool { return e.reader.Buffered() == 0 && e.stream.Quiet() }
 
-func (h *h1) shared() bool { return false }
-
-func (h *h1) alive() bool { return h.wire.quiet() }
-
-func (h *h1) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error) {
-	u, err := h1URL(x)
+func (e *h1Engine) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error) {
+	t := &turn{h1Engine: e, ctx: ctx, x: x, writeTime: x.req.Timeouts.Write}
+	t.unwatch = context.AfterFunc(ctx, t.cut)
+	resp, err := t.begin()
 	if err != nil {
+		t.cut()
+		t.awaitUpload()
+		e.reader.Close()
+		t.unwatch()
 		return nil, err
 	}
-	if err := h.wire.begin(x); err != nil {
-		return nil, &unserved{full: true, dead: true, failure: x.fail(fetch.ReasonDisconnected,
-			x.name+" closed the connection before the request was sent", err)}
-	}
-	x.upload.stalls = true
-	x.unwatch = context.AfterFunc(ctx, x.upload.finish)
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest: func(i httptrace.WroteRequestInfo) {
-			if i.Err == nil {
-				x.wroteRequest()
-				h.wire.expectHead()
-			}
-		},
-	})
-	resp, err := h.cc.RoundTrip(httpRequest(x, u).WithContext(traced))
-	if err != nil {
-		h.c.cut()
-		return nil, h.headFailure(ctx, x, err)
-	}
-	return h.response(ctx, x, resp), nil
+	return resp, nil
 }
 
-// h1URL is a URL that net/http writes as the exact target.
-func h1URL(x *exchange) (*url.URL, error) {
-	target := string(x.req.Target)
-	u := &url.URL{Scheme: "http", Host: x.authority, Opaque: target}
-	if strings.HasPrefix(target, "//") {
-		// As Opaque, this would be written after the scheme.
-		path, query, ask := strings.Cut(target, "?")
-		plain, err := url.PathUnescape(path)
+// turn is one request and its response on a connection of HTTP/1.1. It is the
+// response's body. Whoever calls RoundTrip reads; what is long to send is sent
+// meanwhile by a goroutine that the turn waits for before it ends.
+type turn struct {
+	*h1Engine
+	ctx     context.Context
+	x       *exchange
+	unwatch func() bool // of ctx; false if that has ended
+	// waiting tells that the request's body waits for 100 Continue.
+	waiting  bool
+	uploaded chan struct{} // closed when all is sent, or cannot be; nil if nothing is being sent
+
+	framing  h1.Framing
+	received int64 // bytes of the body
+	trailers []fetch.Field
+	err      error // how the response ended; nil until then
+
+	mu       sync.Mutex
+	headDone bool  // the final head is there: its time is over
+	writeErr error // why not all of the request was sent
+	// writeTime is how long a write may take.
+	writeTime time.Duration
+}
+
+// cut ends the turn at once, whoever reads or writes.
+func (t *turn) cut() {
+	t.c.cut()
+	t.x.upload.halt()
+}
+
+// begin sends the request, or begins to, and reads the head of the response.
+func (t *turn) begin() (*fetch.Response, error) {
+	if err := t.send(); err != nil {
+		return nil, t.headFailure(err)
+	}
+	for {
+		head, err := t.head()
 		if err != nil {
-			plain = path
+			return nil, err
 		}
-		u.Opaque, u.Path, u.RawPath, u.RawQuery, u.ForceQuery = "", plain, path, query, ask
+		switch {
+		case head.Status == 101 && t.x.req.Framing == fetch.FramingUpgrade:
+			return t.upgraded(head), nil
+		case head.Status == 101:
+			return nil, t.x.refusedHead(h1.Malformed("it changes to another protocol, unasked"))
+		case head.Status >= 200:
+			return t.response(head)
+		}
+		if f := t.x.interim(head, t.limits.MaxInterim); f != nil {
+			return nil, f
+		}
+		if head.Status == 100 {
+			t.goOn()
+		}
 	}
-	if u.RequestURI() != target {
-		f := x.fail(fetch.ReasonInvalidURL, "over HTTP/1.1, a target that begins with // must have only bytes that are legal in a path", nil)
-		f.Stage = fetch.StageSend
-		return nil, f
-	}
-	return u, nil
 }
 
-func (h *h1) response(ctx context.Context, x *exchange, resp *http.Response) *fetch.Response {
-	x.enter(fetch.StageHead)
-	head, framing := h.wire.response()
-	x.heed(head.Status)
-	b := &h1Body{ctx: ctx, x: x, h: h, body: resp.Body, framing: framing}
-	r := &fetch.Response{Head: head, Length: framing.length, Body: b}
-	if framing.chunked {
-		r.Trailers = func() []fetch.Field { return trailerFields(resp.Trailer, func(name string) string { return name }) }
+// head reads the next head. If that is long in coming, a body that waits for it
+// is sent.
+func (t *turn) head() (fetch.Head, error) {
+	err := t.reader.Wait()
+	if err == nil {
+		t.x.gotByte()
+		var head fetch.Head
+		if head, err = t.reader.Head(); err == nil {
+			return head, nil
+		}
 	}
-	if framing.length == 0 {
-		b.end(io.EOF)
+	if t.waiting && errors.Is(err, os.ErrDeadlineExceeded) {
+		t.goOn()
+		return t.head()
 	}
-	return r
+	return fetch.Head{}, t.headFailure(err)
+}
+
+func (t *turn) response(head fetch.Head) (*fetch.Response, error) {
+	t.x.enter(fetch.StageHead)
+	framing, fault := h1.FramingOf(t.x.req.Method, head)
+	if fault != nil {
+		return nil, t.x.refusedHead(fault)
+	}
+	t.endHead()
+	t.x.heed(head.Status)
+	t.framing = framing
+	t.reader.Begin(framing, t.x.req.KeepChunks)
+	resp := &fetch.Response{Head: head, Length: framing.Length, Body: t}
+	if framing.Chunked {
+		resp.Trailers = func() []fetch.Field { return t.trailers }
+	}
+	if framing.Length == 0 {
+		t.end(io.EOF)
+	}
+	return resp, nil
+}
+
+// endHead stops the time for the head.
+func (t *turn) endHead() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.headDone = true
+}
+
+func (t *turn) Read(p []byte) (int, error) {
+	if t.err != nil {
+		return 0, t.err
+	}
+	t.extend()
+	n, err := t.reader.Read(p)
+	return n, t.came(n, err)
+}
+
+func (t *turn) ReadChunk(get func() []byte) ([]byte, bool, error) {
+	if t.err != nil {
+		return nil, false, t.err
+	}
+	t.extend()
+	b, endOfChunk, err := t.reader.ReadChunk(get)
+	return b, endOfChunk, t.came(len(b), err)
+}
+
+// extend starts the time for the next bytes of the body, if they may have to be
+// waited for.
+func (t *turn) extend() {
+	if t.framing.Chunked || t.reader.Buffered() == 0 {
+		t.stream.SetReadDeadline(time.Now().Add(t.x.req.Timeouts.Idle))
+	}
+}
+
+// came counts n bytes of the body.
+func (t *turn) came(n int, err error) error {
+	t.received += int64(n)
+	if err != nil {
+		t.end(err)
+	}
+	return t.err
+}
+
+// end notes how the response ended and gives the connection back.
+func (t *turn) end(err error) {
+	if err != io.EOF {
+		t.err = t.bodyFailure(err)
+		t.abandon()
+		return
+	}
+	t.err = io.EOF
+	t.trailers = withoutOwn(t.reader.Trailers())
+	t.x.complete(t.closeCause())
+}
+
+// abandon ends a turn whose response was not read to its end.
+func (t *turn) abandon() {
+	t.cut()
+	t.awaitUpload()
+	t.reader.Close()
+	t.unwatch()
+	t.x.complete(fetch.ClosedError)
 }
 
 // closeCause says, at the end of a response, why no other may follow; empty
 // means that one may.
-func (h *h1) closeCause(x *exchange, f framing) fetch.CloseCause {
+func (t *turn) closeCause() fetch.CloseCause {
+	sent := t.settleUpload()
 	switch {
-	case !f.persistent:
-		return fetch.ClosedPeer
-	case x.wrote.Load() == 0 && !x.upload.whole():
+	case !t.unwatch(), !sent:
 		return fetch.ClosedError
+	case !t.framing.Persistent, t.reader.Buffered() > 0:
+		t.reader.Close()
+		return fetch.ClosedPeer
 	}
 	return ""
 }
 
-// headFailure says why there is no head.
-func (h *h1) headFailure(ctx context.Context, x *exchange, err error) error {
-	seen := h.wire.seen()
-	switch {
-	case ctx.Err() != nil:
-		return x.ended(ctx)
-	case seen.fault != nil:
-		return seen.fault
-	case x.upload.failure() != nil:
-		return x.upload.failure()
+// errClosed is what a read after Close comes to.
+var errClosed = errors.New("the response body is closed")
+
+// Close gives up what was not read, and with it the connection.
+func (t *turn) Close() error {
+	if t.err == nil {
+		t.err = errClosed
+		t.abandon()
 	}
-	if f := h.connFailure(x, seen); f != nil {
-		return f
-	}
-	switch {
-	case errors.Is(seen.readErr, os.ErrDeadlineExceeded):
-		return x.headTimeout(seen.readErr)
-	case isEOF(seen.readErr) && !seen.received:
-		return x.fail(fetch.ReasonDisconnected, x.name+" closed the connection without an answer", seen.readErr)
-	case seen.readErr != nil:
-		return x.fail(fetch.ReasonConnectionReset, x.name+" broke the connection before the response head was whole", seen.readErr)
-	}
-	return x.fail(fetch.ReasonMalformedHead, "the response head of "+x.name+" breaks the rules of HTTP", err)
+	return nil
 }
 
-// connFailure says what went wrong with the sending or, in TLS 1.3, still with
-// the handshake, or nil.
-func (h *h1) connFailure(x *exchange, seen sight) *fetch.Failure {
-	if alert, ok := remoteAlert(seen.readErr); ok && isCertificateAlert(alert, h.c.asked && h.c.tls.Version == tls.VersionTLS13 && !seen.received) {
-		return certificateDemanded(x, alert, seen.readErr)
+// headFailure says why there is no head.
+func (t *turn) headFailure(err error) error {
+	if f := t.failure(err); f != nil {
+		return f
 	}
+	received := t.x.first.Load() > 0
+	var fault *h1.Fault
 	switch {
-	case errors.Is(seen.writeErr, os.ErrDeadlineExceeded):
-		return x.writeTimeout(seen.writeErr)
-	case seen.phase == phaseHead && (seen.writeErr != nil || x.wrote.Load() == 0 && isReset(seen.readErr)):
-		return x.fail(fetch.ReasonWriteFailed, "the connection to "+x.name+" broke while the request was sent", errors.Join(seen.writeErr, seen.readErr))
+	case errors.As(err, &fault):
+		return t.x.refusedHead(fault)
+	case t.wroteError() != nil, t.x.wrote.Load() == 0 && isReset(err):
+		return t.x.fail(fetch.ReasonWriteFailed, "the connection to "+t.x.name+" broke while the request was sent", errors.Join(t.wroteError(), err))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return t.x.headTimeout(err)
+	case isEOF(err) && !received:
+		return t.x.fail(fetch.ReasonDisconnected, t.x.name+" closed the connection without an answer", err)
+	}
+	return t.x.fail(fetch.ReasonConnectionReset, t.x.name+" broke the connection before the response head was whole", err)
+}
+
+// bodyFailure says why the body ended too early.
+func (t *turn) bodyFailure(err error) error {
+	if f := t.failure(err); f != nil {
+		return f
+	}
+	var fault *h1.Fault
+	switch {
+	case errors.As(err, &fault):
+		return t.x.refusedBody(fault)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return t.x.bodyTimeout(err)
+	}
+	return t.x.incompleteBody(t.received, t.framing.Length, err)
+}
+
+// failure says what else than the response went wrong, or nil.
+func (t *turn) failure(err error) error {
+	switch {
+	case t.ctx.Err() != nil:
+		return t.x.ended(t.ctx)
+	case t.x.upload.failure() != nil:
+		return t.x.upload.failure()
+	case errors.Is(t.wroteError(), os.ErrDeadlineExceeded):
+		return t.x.writeTimeout(t.wroteError())
+	}
+	// In TLS 1.3 the handshake fails for want of a certificate only now.
+	late := t.c.asked && t.c.tls.Version == tls.VersionTLS13 && t.x.first.Load() == 0
+	if alert, ok := remoteAlert(err); ok && isCertificateAlert(alert, late) {
+		return certificateDemanded(t.x, alert, err)
 	}
 	return nil
 }

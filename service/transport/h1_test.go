@@ -61,8 +61,8 @@ func TestH1RequestOnTheWire(t *testing.T) {
 		name, want string
 		alter      func(*fetch.Request)
 	}{
-		{"GET", "GET /p HTTP/1.1\r\nHost: %s\r\nA: 1\r\nX-B: 2\r\n\r\n", func(r *fetch.Request) {
-			r.Fields = []fetch.Field{{Name: "x-b", Value: []byte("2")}, {Name: "a", Value: []byte("1")}}
+		{"GET", "GET /p HTTP/1.1\r\nHost: %s\r\nx-b: 2\r\na: 1\r\nX-B: 3\r\n\r\n", func(r *fetch.Request) {
+			r.Fields = []fetch.Field{{Name: "x-b", Value: []byte("2")}, {Name: "a", Value: []byte("1")}, {Name: "X-B", Value: []byte("3")}}
 		}},
 		{"POST without a body", "POST /p HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", func(r *fetch.Request) { r.Method = "POST" }},
 		{"DELETE of length 0", "DELETE /p HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", func(r *fetch.Request) {
@@ -71,7 +71,7 @@ func TestH1RequestOnTheWire(t *testing.T) {
 		{"GET with a body", "GET /p HTTP/1.1\r\nHost: %s\r\nContent-Length: 2\r\n\r\nhi", func(r *fetch.Request) {
 			r.Framing, r.Length, r.Body = fetch.FramingLength, 2, io.NopCloser(strings.NewReader("hi"))
 		}},
-		{"chunks and trailers", "PUT /p HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\nX-End: 1\r\n\r\n", func(r *fetch.Request) {
+		{"chunks and trailers", "PUT /p HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\nx-end: 1\r\n\r\n", func(r *fetch.Request) {
 			r.Method, r.Framing = "PUT", fetch.FramingChunked
 			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("ab"), strings.NewReader("cde")))
 			r.Trailers = func() []fetch.Field { return []fetch.Field{{Name: "x-end", Value: []byte("1")}} }

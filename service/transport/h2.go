@@ -21,11 +21,16 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/transport/h1"
 )
 
 // What every HTTP/2 connection is bounded by.
+//
+// h2Window is what 256 KiB for a stream whose caller stalls leave to its window:
+// 132 KiB wait for the caller, and the library keeps what is unread in pieces of
+// up to 16 KiB, of which nearly all of the first and of the last may be unused.
 const (
-	h2Window       = 256 << 10 // bytes of a body that may wait unread
+	h2Window       = 92 << 10  // bytes of a body that may wait unread
 	h2ConnWindow   = 256 << 20 // of all bodies of a connection; never what holds one up
 	h2FrameSize    = 64 << 10  // the largest frame that the upstream may send
 	h2PingAfter    = 10 * time.Second
@@ -112,6 +117,9 @@ type answer struct {
 }
 
 func (h *h2) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error) {
+	if x.req.Framing == fetch.FramingUpgrade {
+		return nil, mistake("HTTP/2 upgrades to no other protocol (RFC 9113 section 8.6)")
+	}
 	s := newStream(ctx, x)
 	var fault atomic.Pointer[fetch.Failure]
 	req := httpRequest(x, h2URL(x)).WithContext(httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{
@@ -184,21 +192,21 @@ func (h *h2) response(ctx context.Context, s *stream, resp *http.Response) (*fet
 	s.x.enter(fetch.StageHead)
 	b := &h2Body{ctx: ctx, s: s, h: h, resp: resp, length: resp.ContentLength}
 	head := fetch.Head{Protocol: protocolH2, Status: resp.StatusCode, Fields: fields(resp.Header, strings.ToLower)}
-	var fault *headFault
+	var fault *h1.Fault
 	switch {
 	case head.Status < 100 || head.Status > 999:
-		fault = malformed("its status is not a number from 100 to 999")
+		fault = h1.Malformed("its status is not a number from 100 to 999")
 	case len(head.Fields) > h.limits.MaxResponseFields:
-		fault = tooManyFields(h.limits.MaxResponseFields)
+		fault = h1.TooManyFields(h.limits.MaxResponseFields)
 	case fetch.FieldBytes(head.Fields) > h.limits.MaxResponseFieldBytes:
-		fault = tooManyBytes(h.limits.MaxResponseFieldBytes)
+		fault = h1.TooManyBytes(h.limits.MaxResponseFieldBytes)
 	}
 	if fault != nil {
 		b.Close()
 		return nil, s.x.refusedHead(fault)
 	}
 	s.x.heed(head.Status)
-	if isBodiless(s.x.req.Method, head.Status) {
+	if h1.IsBodiless(s.x.req.Method, head.Status) {
 		b.length = 0
 		b.end(io.EOF)
 	}
@@ -242,7 +250,7 @@ func (h *h2) headFailure(x *exchange, err error) error {
 	case strings.HasSuffix(text, textRequestHead):
 		return notServed(x.fail(fetch.ReasonWriteFailed, x.name+" accepts no request head of this size", err))
 	case reset.Cause != nil && reset.Cause.Error() == textHeadTooLarge:
-		return x.refusedHead(tooManyBytes(h.limits.MaxResponseFieldBytes))
+		return x.refusedHead(h1.TooManyBytes(h.limits.MaxResponseFieldBytes))
 	}
 	if alert, ok := remoteAlert(err); ok && isCertificateAlert(alert, h.c.asked) {
 		return certificateDemanded(x, alert, err)

@@ -4,24 +4,29 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
+	"strings"
 
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/transport/h1"
 )
 
-// ownFields are written by the engines alone. They arrive here only by mistake,
-// since fetch.CheckField refuses them, and would then let one request pass for
-// two (RFC 9112 section 11.2).
-var ownFields = map[string]bool{
-	"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true,
-	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Upgrade": true,
-	"Http2-Settings": true, "Te": true, "Expect": true,
+// neverSent are fields that no engine sends on anybody's word. They, and those
+// that h1.Agrees knows, arrive here only by mistake, since fetch.CheckField
+// refuses them, and would let one request pass for two (RFC 9112 section 11.2).
+var neverSent = []string{"Proxy-Connection", "Keep-Alive", "Upgrade", "HTTP2-Settings"}
+
+// isOwn tells whether the field is the transport's to write.
+func isOwn(name string) bool {
+	return h1.IsOwn(name) || slices.ContainsFunc(neverSent, func(never string) bool { return strings.EqualFold(never, name) })
 }
 
 // checkRequest refuses what no engine may send. All of it was checked where the
 // plan was made, so whatever is found here is a mistake of fetchgate's.
-func checkRequest(r *fetch.Request) error {
+func checkRequest(x *exchange) error {
+	r := x.req
 	t := r.Timeouts
 	switch {
 	case r.Scheme != "http" && r.Scheme != "https", r.Host == "", r.Port == 0:
@@ -34,7 +39,7 @@ func checkRequest(r *fetch.Request) error {
 		return mistake("the route allows no dial")
 	case min(t.Pool, t.TLS, t.Head, t.Idle, t.Write) <= 0:
 		return mistake("a timeout is not set")
-	case !isToken(r.Method):
+	case !h1.IsToken(r.Method):
 		return mistake("the method is not a token")
 	case r.Method == http.MethodConnect:
 		return mistake("CONNECT is not a method of a hop")
@@ -46,22 +51,52 @@ func checkRequest(r *fetch.Request) error {
 		return mistake("the request has framing and no body")
 	case r.Framing == fetch.FramingLength && r.Length < 0:
 		return mistake("the request has a length below 0")
-	case r.Framing == fetch.FramingUpgrade:
-		return mistake("this transport has no upgrade to another protocol")
+	case r.Trailers != nil && r.Framing != fetch.FramingChunked:
+		return mistake("the request has trailers and no chunks")
 	}
-	return checkFields(r.Fields)
+	return checkHead(x)
+}
+
+// checkHead lets those of the transport's own fields pass, once each, that say
+// what is sent anyway in a verbatim request, and what to upgrade to.
+func checkHead(x *exchange) error {
+	upgrades := false
+	for i, f := range x.req.Fields {
+		again := slices.ContainsFunc(x.req.Fields[:i], func(other fetch.Field) bool { return strings.EqualFold(f.Name, other.Name) })
+		switch {
+		case !again && x.req.Framing == fetch.FramingUpgrade && strings.EqualFold(f.Name, "Upgrade"):
+			upgrades = true
+		case !again && x.req.Verbatim && h1.IsOwn(f.Name) && h1.Agrees(f, x.req, x.authority):
+		default:
+			if err := checkField(f); err != nil {
+				return err
+			}
+		}
+	}
+	if x.req.Framing == fetch.FramingUpgrade && !upgrades {
+		return mistake("the request does not say what to upgrade to")
+	}
+	return nil
 }
 
 func checkFields(fields []fetch.Field) error {
 	for _, f := range fields {
-		switch {
-		case !isToken(f.Name):
-			return mistake("the name of a field is not a token")
-		case ownFields[textproto.CanonicalMIMEHeaderKey(f.Name)]:
-			return mistake("the field " + f.Name + " is the transport's own")
-		case !httpguts.ValidHeaderFieldValue(string(f.Value)):
-			return mistake("the value of the field " + f.Name + " has a control character")
+		if err := checkField(f); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkField refuses a field that is the transport's own.
+func checkField(f fetch.Field) error {
+	switch {
+	case !h1.IsToken(f.Name):
+		return mistake("the name of a field is not a token")
+	case isOwn(f.Name):
+		return mistake("the field " + f.Name + " is the transport's own")
+	case !h1.IsFieldText(f.Value):
+		return mistake("the value of the field " + f.Name + " has a control character")
 	}
 	return nil
 }
@@ -71,8 +106,6 @@ func mistake(what string) *fetch.Failure {
 	f.Stage, f.Sent = fetch.StageWait, fetch.SentNo
 	return f
 }
-
-func isToken(s string) bool { return httpguts.ValidHeaderFieldName(s) }
 
 func isTarget(target []byte) bool {
 	if len(target) == 0 || target[0] != '/' && string(target) != "*" {
@@ -86,8 +119,8 @@ func isTarget(target []byte) bool {
 	return true
 }
 
-// isHost accepts what both HTTP libraries write as it is: they would send an
-// empty Host in place of another.
+// isHost accepts what the HTTP/2 library writes as it is: it would send an empty
+// :authority in place of another.
 func isHost(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] >= 0x7f {
@@ -97,22 +130,22 @@ func isHost(s string) bool {
 	return httpguts.ValidHostHeader(s)
 }
 
-// httpRequest returns x's request as both HTTP libraries take it, but for its
-// context. RequestURI of u, or what is left of it without the origin, is the
-// exact target.
+// httpRequest returns x's request as the HTTP/2 library takes it, but for its
+// context. What is left of u without the origin is the exact target.
 func httpRequest(x *exchange, u *url.URL) *http.Request {
 	r := x.req
 	req := &http.Request{
 		Method: r.Method, URL: u, Host: x.authority,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: make(http.Header, len(r.Fields)+2),
 		Close:  r.CloseAfter,
 	}
-	// Both write a User-Agent of their own where this key is missing.
+	// The library writes a User-Agent of its own where this key is missing.
 	req.Header["User-Agent"] = nil
-	for _, f := range r.Fields {
-		key := textproto.CanonicalMIMEHeaderKey(f.Name)
-		req.Header[key] = append(req.Header[key], string(f.Value))
+	for i, f := range r.Fields {
+		if r.Verbatim && isOwn(f.Name) {
+			continue // RFC 9113 section 8.2.2
+		}
+		addFields(req.Header, r.Fields[i:i+1])
 	}
 	if r.ExpectContinue && r.Framing != fetch.FramingNone {
 		req.Header["Expect"] = []string{"100-continue"}
@@ -131,12 +164,20 @@ func frame(req *http.Request, x *exchange) {
 		// Without this, the library reads ahead to find out about empty bodies.
 		req.TransferEncoding = []string{"chunked"}
 		if x.req.Trailers != nil {
-			req.Trailer = x.upload.trailer
+			req.Trailer = http.Header{}
+			x.upload.ended = func(fields []fetch.Field) { addFields(req.Trailer, fields) }
 		}
 	case x.req.Length == 0:
 		// With this, a length of 0 is said for every method but GET and HEAD.
 		req.Body, req.TransferEncoding = http.NoBody, []string{"identity"}
 	default:
 		req.Body, req.ContentLength = x.upload, x.req.Length
+	}
+}
+
+func addFields(header http.Header, fields []fetch.Field) {
+	for _, f := range fields {
+		key := textproto.CanonicalMIMEHeaderKey(f.Name)
+		header[key] = append(header[key], string(f.Value))
 	}
 }

@@ -12,6 +12,9 @@ import (
 type socket struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection has no file descriptor
+	// prompt has Read not wait: it fails with errNothing instead.
+	prompt bool
+	turn   readTurn
 	// sawFIN tells that the upstream closed the connection. Above TLS, that
 	// without a close_notify is a truncation (RFC 8446 section 6.1).
 	sawFIN atomic.Bool
@@ -26,15 +29,88 @@ func newSocket(c net.Conn) *socket {
 	if f, ok := c.(syscall.Conn); ok {
 		s.raw, _ = f.SyscallConn()
 	}
+	s.turn.ready, s.turn.read = s.turn.isReady, s.turn.readOnce
 	return s
 }
 
+// readTurn is one look at the file descriptor. Its functions are made once, as
+// each would be an allocation.
+type readTurn struct {
+	ready, read func(fd uintptr) (done bool)
+	waited      bool
+	p           []byte
+	n           int
+	err         error
+}
+
+// isReady has the poller wait, unless something is there.
+func (t *readTurn) isReady(fd uintptr) bool {
+	if t.waited {
+		return true
+	}
+	t.waited = true
+	var one [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return err != syscall.EAGAIN
+}
+
+func (t *readTurn) readOnce(fd uintptr) bool {
+	t.n, t.err = syscall.Read(int(fd), t.p)
+	for t.err == syscall.EINTR {
+		t.n, t.err = syscall.Read(int(fd), t.p)
+	}
+	return true
+}
+
+// Ready waits, without a buffer, until Read returns at once. One goroutine reads
+// at a time.
+func (s *socket) Ready() error {
+	if s.raw == nil {
+		return nil
+	}
+	s.turn.waited = false
+	return s.raw.Read(s.turn.ready)
+}
+
+// Quiet tells that nothing came, the end included.
+func (s *socket) Quiet() bool { return !s.stirred() }
+
+// errNothing is what a prompt Read comes to when nothing is there. TLS takes it
+// for a deadline, after which reading can go on.
+var errNothing net.Error = nothing{}
+
+type nothing struct{}
+
+func (nothing) Error() string   { return "nothing has come" }
+func (nothing) Timeout() bool   { return true }
+func (nothing) Temporary() bool { return true }
+
 func (s *socket) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
+	n, err := s.read(p)
 	if err == io.EOF {
 		s.sawFIN.Store(true)
 	}
 	return n, err
+}
+
+func (s *socket) read(p []byte) (int, error) {
+	if !s.prompt || s.raw == nil {
+		return s.Conn.Read(p)
+	}
+	s.turn.p = p
+	err := s.raw.Read(s.turn.read)
+	s.turn.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case s.turn.err == syscall.EAGAIN:
+		return 0, errNothing
+	case s.turn.err != nil:
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: s.turn.err}
+	case s.turn.n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return s.turn.n, nil
 }
 
 // Close closes the connection at once, whoever reads or writes.

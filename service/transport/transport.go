@@ -1,12 +1,10 @@
 // Package transport owns dialing, TLS, ALPN and the pool of connections that
 // every fetch shares; a protocol engine (h1, h2, …) works on one connection.
 //
-// A hop goes out as it was asked for, but for what the engines of this version
-// cannot keep. Both write the fields of a request sorted by name, with a
-// canonical name on HTTP/1.1 and a lower-case one on HTTP/2, and of several
-// User-Agent fields only the first. Of a response, HTTP/1.1 keeps the head as
-// it was on the wire; HTTP/2 gives the fields sorted by name, those of one name
-// in their order. Trailers are sorted by name on both.
+// Over HTTP/1.1 a hop goes out and comes back as it is, to the byte. Over HTTP/2
+// the library that speaks it writes the fields of a request sorted by name, of
+// several User-Agent fields only the first, and gives those of a response and
+// its trailers sorted by name, those of one name in their order.
 package transport
 
 import (
@@ -14,7 +12,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/dial"
@@ -48,7 +45,6 @@ type Transport struct {
 	limits fetch.Limits
 	log    *slog.Logger
 	pool   *pool
-	h1     *http.Transport
 	h2     *h2Engine
 	// calls are the calls into the HTTP/2 library, those left behind included.
 	calls tally
@@ -62,7 +58,6 @@ func New(o Options) *Transport {
 	if t.log == nil {
 		t.log = slog.Default()
 	}
-	t.h1 = newH1Engine(o.Limits)
 	t.h2 = newH2Engine(o.Limits, &t.calls, t.log)
 	return t
 }
@@ -90,13 +85,13 @@ func (t *Transport) RoundTrip(ctx context.Context, r *fetch.Request) (*fetch.Res
 	resp, err := t.carryOut(ctx, x)
 	x.returned.Store(true)
 	if err != nil {
-		x.abandonUpload()
+		x.upload.halt()
 	}
 	return resp, x.settledFacts(), err
 }
 
 func (t *Transport) carryOut(ctx context.Context, x *exchange) (*fetch.Response, error) {
-	if err := checkRequest(x.req); err != nil {
+	if err := checkRequest(x); err != nil {
 		return nil, err
 	}
 	for {
@@ -205,10 +200,7 @@ func (t *Transport) start(ctx context.Context, x *exchange, c *conn) (err error)
 		c.engine, err = t.h2.on(ctx, x, c)
 		return err
 	}
-	c.engine, err = newH1(ctx, t.h1, c, t.limits)
-	if err != nil {
-		return x.fail(fetch.ReasonInternalFault, "the HTTP/1.1 engine did not start", err)
-	}
+	c.engine = newH1(c, t.limits)
 	return nil
 }
 

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/textproto"
 	"sync"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -14,45 +12,47 @@ import (
 // errHalted ends the reading of a request body that nobody wants any more.
 var errHalted = errors.New("the rest of the request body is not wanted")
 
-// upload is the body of a request as the HTTP libraries read it. They read and
-// close it on goroutines of their own, also after RoundTrip returned.
+// upload is the body of a request as the engines read it, on goroutines of
+// their own, also after RoundTrip returned.
 type upload struct {
 	body     io.ReadCloser
 	length   int64 // -1 means not known
 	trailers func() []fetch.Field
-	trailer  http.Header // is filled when the body has been read
+	// trailer is set when the body has been read.
+	trailer []fetch.Field
 
-	// stalls makes a read wait for finish, not fail, once the body is not
-	// wanted: HTTP/1.1's library would take the failure for the end of the
-	// whole connection, whose response is still being read.
-	stalls bool
 	// gave, if set, is called when n bytes are handed over to be sent, and asked
 	// when they have been, and more is asked for.
 	gave  func(n int)
 	asked func()
+	// ended, if set, is called when the body has been read and its trailers are
+	// known.
+	ended func(trailers []fetch.Field)
 
-	mu       sync.Mutex
-	read     int64
-	started  bool
-	halted   bool
-	finished bool
-	over     chan struct{} // closed by finish
-	err      error         // the failure that a read returned
+	mu      sync.Mutex
+	read    int64
+	started bool
+	halted  bool
+	eof     bool
+	err     error // the failure that a read returned
 }
 
 // newUpload closes a body that is not to be sent at once.
 func newUpload(r *fetch.Request) *upload {
-	u := &upload{body: r.Body, length: -1, trailers: r.Trailers, over: make(chan struct{})}
+	u := &upload{body: r.Body, length: -1, trailers: r.Trailers}
 	if r.Framing == fetch.FramingLength {
 		u.length = r.Length
 	}
-	if r.Trailers != nil {
-		u.trailer = http.Header{}
-	}
-	if r.Framing == fetch.FramingNone || u.length == 0 {
-		u.finish()
+	if r.Framing == fetch.FramingNone || r.Framing == fetch.FramingUpgrade || u.length == 0 {
+		u.halt()
 	}
 	return u
+}
+
+// inMemory tells that all of the body can be read without waiting.
+func (u *upload) inMemory() bool {
+	b, ok := u.body.(interface{ Len() int })
+	return ok && u.length >= 0 && int64(b.Len()) >= u.length
 }
 
 func (u *upload) Read(p []byte) (int, error) {
@@ -82,6 +82,11 @@ func (u *upload) Read(p []byte) (int, error) {
 		u.mu.Unlock()
 		return 0, err
 	}
+	if err == io.EOF {
+		u.mu.Lock()
+		u.eof = true
+		u.mu.Unlock()
+	}
 	if n > 0 && u.gave != nil {
 		u.gave(n)
 	}
@@ -100,7 +105,7 @@ func (u *upload) judge(err error) error {
 		return uploadFailure(fetch.ReasonUploadLengthMismatch,
 			fmt.Sprintf("the upload ended after %d of the %d bytes that were announced", u.read, u.length), nil)
 	case err == io.EOF:
-		return u.fillTrailer()
+		return u.complete()
 	}
 	var f *fetch.Failure
 	if errors.As(err, &f) {
@@ -109,17 +114,17 @@ func (u *upload) judge(err error) error {
 	return uploadFailure(fetch.ReasonUploadAborted, "the upload broke off", err)
 }
 
-func (u *upload) fillTrailer() error {
+// complete asks for the trailers.
+func (u *upload) complete() error {
 	if u.trailers == nil {
 		return io.EOF
 	}
-	fields := u.trailers()
-	if err := checkFields(fields); err != nil {
+	u.trailer = u.trailers()
+	if err := checkFields(u.trailer); err != nil {
 		return err
 	}
-	for _, f := range fields {
-		key := textproto.CanonicalMIMEHeaderKey(f.Name)
-		u.trailer[key] = append(u.trailer[key], string(f.Value))
+	if u.ended != nil {
+		u.ended(u.trailer)
 	}
 	return io.EOF
 }
@@ -150,11 +155,8 @@ func (u *upload) add(n int) (halted bool) {
 
 // stall is what a read of a body that is not wanted comes to.
 func (u *upload) stall() error {
-	switch {
-	case u.whole():
+	if u.whole() {
 		return io.EOF
-	case u.stalls:
-		<-u.over
 	}
 	return errHalted
 }
@@ -166,7 +168,21 @@ func (u *upload) whole() bool {
 	return u.read == u.length
 }
 
-// Close is called by the HTTP libraries. A body that they have not begun to
+// spent tells that all of the body has been read.
+func (u *upload) spent() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.eof
+}
+
+// wanted tells that there is a body, and that it is to be sent.
+func (u *upload) wanted() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.halted
+}
+
+// Close is called by the HTTP/2 library. A body that they have not begun to
 // read stays open, since the request may go out again.
 func (u *upload) Close() error {
 	u.mu.Lock()
@@ -186,17 +202,6 @@ func (u *upload) halt() {
 	u.mu.Unlock()
 	if !halted && u.body != nil {
 		u.body.Close()
-	}
-}
-
-// finish halts and lets go of whoever waits in a read.
-func (u *upload) finish() {
-	u.halt()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !u.finished {
-		u.finished = true
-		close(u.over)
 	}
 }
 
