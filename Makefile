@@ -80,5 +80,15 @@ fuzz: ## run every fuzz target for FUZZTIME (default 30s) each
 bench: ## measure beside a naive service: at most 90 s after the build
 	go run ./bench
 
+.PHONY: deps-fidelity
+deps-fidelity: ## get Python's requests, which fidelity compares with, into bin/fidelity
+	@command -v python3 >/dev/null || { echo "fidelity compares with a Python library, and there is no python3"; exit 1; }
+	python3 -m venv bin/fidelity
+	bin/fidelity/bin/pip install --quiet --disable-pip-version-check -r bench/fidelity/requirements.txt
+
+.PHONY: fidelity
+fidelity: deps-fidelity ## write the tables of docs/fidelity.md
+	go run ./bench/fidelity -write
+
 .PHONY: ci
 ci: build lint check-generated test-slow ## what CI runs
