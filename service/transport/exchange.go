@@ -49,10 +49,9 @@ func (u *unserved) Unwrap() error { return u.failure }
 // exchange is one hop on its way: the request, and what is known so far.
 type exchange struct {
 	req *fetch.Request
-	// name is the upstream's host and port for messages, authority the value
-	// of Host or :authority.
-	name, authority string
-	upload          *upload
+	// authority is the value of Host or :authority.
+	authority string
+	upload    *upload
 
 	// facts has no stage; that is in at, which timers read.
 	facts fetch.Facts
@@ -79,14 +78,20 @@ type exchange struct {
 }
 
 func newExchange(r *fetch.Request) *exchange {
-	origin := fetch.Origin{Scheme: r.Scheme, Host: r.Host, Port: r.Port}
-	x := &exchange{req: r, start: time.Now(), upload: newUpload(r), name: origin.HostPort(), authority: r.HostField}
+	x := &exchange{req: r, start: time.Now(), upload: newUpload(r), authority: r.HostField}
 	if x.authority == "" {
-		x.authority = origin.Authority()
+		x.authority = originOf(r).Authority()
 	}
 	x.enter(fetch.StageWait)
 	return x
 }
+
+func originOf(r *fetch.Request) fetch.Origin {
+	return fetch.Origin{Scheme: r.Scheme, Host: r.Host, Port: r.Port}
+}
+
+// name is the upstream's host and port, for messages.
+func (x *exchange) name() string { return originOf(x.req).HostPort() }
 
 // enter notes the stage that x comes to.
 func (x *exchange) enter(s fetch.Stage) { x.at.Store(s) }
@@ -176,20 +181,20 @@ func (x *exchange) fail(reason fetch.Reason, message string, cause error) *fetch
 
 func (x *exchange) tooManyDials() *fetch.Failure {
 	f := x.fail(fetch.ReasonTooManyDials, fmt.Sprintf("%s served the request on no connection, of which %d were opened for it; at last, %s",
-		x.name, x.facts.Dials, x.last.Message), x.last)
+		x.name(), x.facts.Dials, x.last.Message), x.last)
 	f.Stage, f.Sent = fetch.StageConnect, x.last.Sent
 	return f
 }
 
 // ended returns the error of a hop whose ctx has ended.
 func (x *exchange) ended(ctx context.Context) error {
-	return fmt.Errorf("the exchange with %s was given up: %w", x.name, ctx.Err())
+	return fmt.Errorf("the exchange with %s was given up: %w", x.name(), ctx.Err())
 }
 
 // interim counts one more 1xx head and passes it on.
 func (x *exchange) interim(h fetch.Head, limit int) *fetch.Failure {
 	if x.interims++; x.interims > limit {
-		f := x.fail(fetch.ReasonTooManyInterim, fmt.Sprintf("%s sent more than %d interim responses", x.name, limit), nil)
+		f := x.fail(fetch.ReasonTooManyInterim, fmt.Sprintf("%s sent more than %d interim responses", x.name(), limit), nil)
 		f.LimitHit = &fetch.LimitHit{Limit: "max_interim", Max: int64(limit)}
 		return f
 	}
@@ -201,23 +206,23 @@ func (x *exchange) interim(h fetch.Head, limit int) *fetch.Failure {
 
 func (x *exchange) writeTimeout(cause error) *fetch.Failure {
 	return x.fail(fetch.ReasonWriteTimeout,
-		fmt.Sprintf("%s took nothing of the request for %s", x.name, x.req.Timeouts.Write), cause)
+		fmt.Sprintf("%s took nothing of the request for %s", x.name(), x.req.Timeouts.Write), cause)
 }
 
 func (x *exchange) headTimeout(cause error) *fetch.Failure {
 	return x.fail(fetch.ReasonHeadTimeout,
-		fmt.Sprintf("%s sent no whole response head within %s", x.name, x.req.Timeouts.Head), cause)
+		fmt.Sprintf("%s sent no whole response head within %s", x.name(), x.req.Timeouts.Head), cause)
 }
 
 func (x *exchange) bodyTimeout(cause error) *fetch.Failure {
 	f := x.fail(fetch.ReasonBodyTimeout,
-		fmt.Sprintf("%s sent nothing of the body for %s", x.name, x.req.Timeouts.Idle), cause)
+		fmt.Sprintf("%s sent nothing of the body for %s", x.name(), x.req.Timeouts.Idle), cause)
 	f.Stage = fetch.StageBody
 	return f
 }
 
 func (x *exchange) incompleteBody(received, expected int64, cause error) *fetch.Failure {
-	f := x.fail(fetch.ReasonIncompleteBody, x.name+" ended the response before the end of the body", cause)
+	f := x.fail(fetch.ReasonIncompleteBody, x.name()+" ended the response before the end of the body", cause)
 	f.Stage = fetch.StageBody
 	f.Short = &fetch.BodyShort{Received: received, Expected: expected}
 	return f

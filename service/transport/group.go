@@ -61,7 +61,7 @@ type waiter struct {
 
 // group returns the group of r's key.
 func (p *pool) group(r *fetch.Request) *group {
-	k := key{fetch.Origin{Scheme: r.Scheme, Host: r.Host, Port: r.Port}, r.Route.Key}
+	k := key{originOf(r), r.Route.Key}
 	g := p.groups[k]
 	if g == nil {
 		g = &group{key: k, route: r.Route, sessions: tls.NewLRUClientSessionCache(1)}

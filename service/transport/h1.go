@@ -262,13 +262,13 @@ func (t *turn) headFailure(err error) error {
 	case errors.As(err, &fault):
 		return t.x.refusedHead(fault)
 	case t.wroteError() != nil, t.x.wrote.Load() == 0 && isReset(err):
-		return t.x.fail(fetch.ReasonWriteFailed, "the connection to "+t.x.name+" broke while the request was sent", errors.Join(t.wroteError(), err))
+		return t.x.fail(fetch.ReasonWriteFailed, "the connection to "+t.x.name()+" broke while the request was sent", errors.Join(t.wroteError(), err))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return t.x.headTimeout(err)
 	case isEOF(err) && !received:
-		return t.x.fail(fetch.ReasonDisconnected, t.x.name+" closed the connection without an answer", err)
+		return t.x.fail(fetch.ReasonDisconnected, t.x.name()+" closed the connection without an answer", err)
 	}
-	return t.x.fail(fetch.ReasonConnectionReset, t.x.name+" broke the connection before the response head was whole", err)
+	return t.x.fail(fetch.ReasonConnectionReset, t.x.name()+" broke the connection before the response head was whole", err)
 }
 
 // bodyFailure says why the body ended too early.

@@ -91,7 +91,7 @@ func (e *h2Engine) on(ctx context.Context, x *exchange, c *conn) (*h2, error) {
 		return nil, x.ended(ctx)
 	}
 	if err != nil {
-		return nil, x.fail(fetch.ReasonConnectionReset, x.name+" closed the connection before the request was sent", err)
+		return nil, x.fail(fetch.ReasonConnectionReset, x.name()+" closed the connection before the request was sent", err)
 	}
 	return h, nil
 }
@@ -151,7 +151,7 @@ func (h *h2) roundTrip(ctx context.Context, x *exchange) (*fetch.Response, error
 		return nil, s.failure(ctx)
 	case a.refused:
 		return nil, &unserved{full: true, dead: a.closing, limit: a.limit, failure: x.fail(fetch.ReasonDisconnected,
-			x.name+" takes no more requests on a connection", nil)}
+			x.name()+" takes no more requests on a connection", nil)}
 	case fault.Load() != nil:
 		return nil, fault.Load()
 	case x.upload.failure() != nil:
@@ -183,7 +183,7 @@ func h2URL(x *exchange) *url.URL {
 
 func (h *h2) interim(x *exchange, status int, header http.Header) *fetch.Failure {
 	if status == http.StatusSwitchingProtocols {
-		return x.fail(fetch.ReasonProtocolError, x.name+" answered 101 over HTTP/2, which has no such answer", nil)
+		return x.fail(fetch.ReasonProtocolError, x.name()+" answered 101 over HTTP/2, which has no such answer", nil)
 	}
 	return x.interim(fetch.Head{Protocol: protocolH2, Status: status, Fields: fields(header, strings.ToLower)}, h.limits.MaxInterim)
 }
@@ -239,16 +239,16 @@ func (h *h2) headFailure(x *exchange, err error) error {
 	text := err.Error()
 	switch {
 	case errors.As(err, &reset) && reset.Code == http2.ErrCodeRefusedStream:
-		return notServed(x.fail(fetch.ReasonStreamReset, x.name+" refused the stream", err))
+		return notServed(x.fail(fetch.ReasonStreamReset, x.name()+" refused the stream", err))
 	case text == textGoAway:
 		return &unserved{graceful: h.answered.Load(), failure: notServed(x.fail(fetch.ReasonProtocolError,
-			x.name+" ended the connection (GOAWAY) without serving the request", err))}
+			x.name()+" ended the connection (GOAWAY) without serving the request", err))}
 	case text == textUnusable:
-		return &unserved{full: true, limit: unlimited, failure: notServed(x.fail(fetch.ReasonDisconnected, x.name+" takes no more requests on the connection", err))}
+		return &unserved{full: true, limit: unlimited, failure: notServed(x.fail(fetch.ReasonDisconnected, x.name()+" takes no more requests on the connection", err))}
 	case strings.HasPrefix(text, textGoAwayCode):
-		return notServed(x.fail(fetch.ReasonProtocolError, x.name+" ended the connection with an error (GOAWAY)", err))
+		return notServed(x.fail(fetch.ReasonProtocolError, x.name()+" ended the connection with an error (GOAWAY)", err))
 	case strings.HasSuffix(text, textRequestHead):
-		return notServed(x.fail(fetch.ReasonWriteFailed, x.name+" accepts no request head of this size", err))
+		return notServed(x.fail(fetch.ReasonWriteFailed, x.name()+" accepts no request head of this size", err))
 	case reset.Cause != nil && reset.Cause.Error() == textHeadTooLarge:
 		return x.refusedHead(h1.TooManyBytes(h.limits.MaxResponseFieldBytes))
 	}
@@ -256,7 +256,7 @@ func (h *h2) headFailure(x *exchange, err error) error {
 		return certificateDemanded(x, alert, err)
 	}
 	reason, what := h2Fault(err)
-	return x.fail(reason, x.name+" "+what, err)
+	return x.fail(reason, x.name()+" "+what, err)
 }
 
 func notServed(f *fetch.Failure) *fetch.Failure {

@@ -125,7 +125,7 @@ func (b *h2Body) failure(err error) error {
 	if reason == fetch.ReasonDisconnected || reason == fetch.ReasonConnectionReset {
 		return x.incompleteBody(b.received, b.length, err)
 	}
-	f := x.fail(reason, x.name+" "+what, err)
+	f := x.fail(reason, x.name()+" "+what, err)
 	f.Stage = fetch.StageBody
 	return f
 }

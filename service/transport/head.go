@@ -7,9 +7,9 @@ import (
 
 // refusedHead is the failure of a response whose head breaks a rule.
 func (x *exchange) refusedHead(fault *h1.Fault) *fetch.Failure {
-	message := "the response head of " + x.name + " breaks the rules of HTTP: " + fault.Rule
+	message := "the response head of " + x.name() + " breaks the rules of HTTP: " + fault.Rule
 	if fault.Reason == fetch.ReasonHeadTooLarge {
-		message = "the response head of " + x.name + " is too large: " + fault.Rule
+		message = "the response head of " + x.name() + " is too large: " + fault.Rule
 	}
 	f := x.fail(fault.Reason, message, nil)
 	f.LimitHit = fault.Limit
@@ -18,9 +18,9 @@ func (x *exchange) refusedHead(fault *h1.Fault) *fetch.Failure {
 
 // refusedBody is the failure of a response whose chunks or trailers break a rule.
 func (x *exchange) refusedBody(fault *h1.Fault) *fetch.Failure {
-	message := "the chunks of the body that " + x.name + " sends are broken: " + fault.Rule
+	message := "the chunks of the body that " + x.name() + " sends are broken: " + fault.Rule
 	if fault.Reason == fetch.ReasonHeadTooLarge {
-		message = "the trailer section of " + x.name + " is too large: " + fault.Rule
+		message = "the trailer section of " + x.name() + " is too large: " + fault.Rule
 	}
 	f := x.fail(fault.Reason, message, nil)
 	f.Stage, f.LimitHit = fetch.StageBody, fault.Limit

@@ -222,7 +222,7 @@ func (p *pool) await(ctx context.Context, s *search, f found) (*conn, error) {
 func (p *pool) timeout(x *exchange, ofAll bool) *fetch.Failure {
 	if !ofAll {
 		return x.fail(fetch.ReasonPoolTimeout, fmt.Sprintf("all %d connections to %s stayed busy for %s",
-			p.limits.MaxConnectionsPerRoute, x.name, x.req.Timeouts.Pool), nil)
+			p.limits.MaxConnectionsPerRoute, x.name(), x.req.Timeouts.Pool), nil)
 	}
 	f := x.fail(fetch.ReasonPoolTimeout, fmt.Sprintf("all %d connections that fetchgate may have open stayed busy for %s",
 		p.limits.MaxConnections, x.req.Timeouts.Pool), nil)

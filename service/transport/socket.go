@@ -50,8 +50,8 @@ func (t *readTurn) isReady(fd uintptr) bool {
 	}
 	t.waited = true
 	var one [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	return err != syscall.EAGAIN
+	_, _, t.err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return t.err != syscall.EAGAIN
 }
 
 func (t *readTurn) readOnce(fd uintptr) bool {
@@ -68,9 +68,19 @@ func (s *socket) Ready() error {
 	if s.raw == nil {
 		return nil
 	}
-	s.turn.waited = false
-	return s.raw.Read(s.turn.ready)
+	s.turn.waited, s.turn.err = false, nil
+	if err := s.raw.Read(s.turn.ready); err != nil {
+		return err
+	}
+	switch s.turn.err {
+	case nil, syscall.EAGAIN, syscall.EINTR:
+		return nil
+	}
+	// The socket tells of an error once, and then of an end.
+	return readError(s.turn.err)
 }
+
+func readError(err error) error { return &net.OpError{Op: "read", Net: "tcp", Err: err} }
 
 // Quiet tells that nothing came, the end included.
 func (s *socket) Quiet() bool { return !s.stirred() }
@@ -106,7 +116,7 @@ func (s *socket) read(p []byte) (int, error) {
 	case s.turn.err == syscall.EAGAIN:
 		return 0, errNothing
 	case s.turn.err != nil:
-		return 0, &net.OpError{Op: "read", Net: "tcp", Err: s.turn.err}
+		return 0, readError(s.turn.err)
 	case s.turn.n == 0 && len(p) > 0:
 		return 0, io.EOF
 	}

@@ -38,7 +38,7 @@ func (t *Transport) secure(ctx context.Context, x *exchange, c *conn) error {
 		return x.ended(ctx)
 	case limited.Err() != nil:
 		return x.fail(fetch.ReasonTLSTimeout,
-			fmt.Sprintf("the TLS handshake with %s did not end within %s", x.name, x.req.Timeouts.TLS), err)
+			fmt.Sprintf("the TLS handshake with %s did not end within %s", x.name(), x.req.Timeouts.TLS), err)
 	default:
 		return handshakeFailure(x, c, err)
 	}
@@ -46,7 +46,7 @@ func (t *Transport) secure(ctx context.Context, x *exchange, c *conn) error {
 	if state.NegotiatedProtocol == "h2" {
 		c.protocol = protocolH2
 	} else if x.req.Route.Version == fetch.HTTP2 {
-		return x.fail(fetch.ReasonTLSHandshake, x.name+" does not offer HTTP/2; do not ask for that version alone", nil)
+		return x.fail(fetch.ReasonTLSHandshake, x.name()+" does not offer HTTP/2; do not ask for that version alone", nil)
 	}
 	c.net, c.tls = secured, tlsFacts(state)
 	return nil
@@ -134,31 +134,31 @@ func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
 	alert, alerted := remoteAlert(err)
 	switch {
 	case errors.As(err, &hostname):
-		return certFailure(x, fetch.ReasonTLSNameMismatch, "the certificate of "+x.name+" is for other names", hostname.Certificate, err)
+		return certFailure(x, fetch.ReasonTLSNameMismatch, "the certificate of "+x.name()+" is for other names", hostname.Certificate, err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return certFailure(x, fetch.ReasonTLSExpired, "a certificate of "+x.name+" has expired or is not valid yet", invalid.Cert, err)
+		return certFailure(x, fetch.ReasonTLSExpired, "a certificate of "+x.name()+" has expired or is not valid yet", invalid.Cert, err)
 	case errors.As(err, &invalid):
-		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name+" may not be used like this", invalid.Cert, err)
+		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name()+" may not be used like this", invalid.Cert, err)
 	case errors.As(err, &unknown):
-		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name+" does not lead to a trusted root", unknown.Cert, err)
+		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name()+" does not lead to a trusted root", unknown.Cert, err)
 	case errors.As(err, &weak):
-		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name+" has a weak key: "+err.Error(), weak.cert, err)
+		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name()+" has a weak key: "+err.Error(), weak.cert, err)
 	case errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0:
-		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name+" cannot be verified", verify.UnverifiedCertificates[0], err)
+		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name()+" cannot be verified", verify.UnverifiedCertificates[0], err)
 	case alerted && isCertificateAlert(alert, c.asked):
 		return certificateDemanded(x, alert, err)
 	case alerted:
-		f := x.fail(fetch.ReasonTLSHandshake, fmt.Sprintf("%s refused the TLS handshake with alert %d", x.name, alert), err)
+		f := x.fail(fetch.ReasonTLSHandshake, fmt.Sprintf("%s refused the TLS handshake with alert %d", x.name(), alert), err)
 		f.TLS = &fetch.TLSFault{Alert: alert}
 		return f
 	case errors.As(err, &record):
-		return x.fail(fetch.ReasonTLSHandshake, x.name+" does not speak TLS; check the scheme and the port", err)
+		return x.fail(fetch.ReasonTLSHandshake, x.name()+" does not speak TLS; check the scheme and the port", err)
 	case isReset(err):
-		return x.fail(fetch.ReasonConnectionReset, x.name+" reset the connection during the TLS handshake", err)
+		return x.fail(fetch.ReasonConnectionReset, x.name()+" reset the connection during the TLS handshake", err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return x.fail(fetch.ReasonTLSHandshake, x.name+" closed the connection during the TLS handshake", err)
+		return x.fail(fetch.ReasonTLSHandshake, x.name()+" closed the connection during the TLS handshake", err)
 	}
-	return x.fail(fetch.ReasonTLSHandshake, "the TLS handshake with "+x.name+" failed; check that it speaks TLS 1.2 or newer", err)
+	return x.fail(fetch.ReasonTLSHandshake, "the TLS handshake with "+x.name()+" failed; check that it speaks TLS 1.2 or newer", err)
 }
 
 func certFailure(x *exchange, reason fetch.Reason, message string, cert *x509.Certificate, cause error) *fetch.Failure {
@@ -185,7 +185,7 @@ func short(s string) string { return s[:min(len(s), maxCertText)] }
 // for want of a client certificate. In TLS 1.3 its alert comes only after the
 // handshake (RFC 8446 section 4.4.2.4).
 func certificateDemanded(x *exchange, alert uint8, cause error) *fetch.Failure {
-	f := x.fail(fetch.ReasonTLSClientCertificate, x.name+" asks for a client certificate", cause)
+	f := x.fail(fetch.ReasonTLSClientCertificate, x.name()+" asks for a client certificate", cause)
 	f.Stage = fetch.StageTLS
 	f.TLS = &fetch.TLSFault{Alert: alert}
 	return f
