@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"net"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/config"
 )
 
 func TestCompare(t *testing.T) {
@@ -27,7 +30,17 @@ func TestCompare(t *testing.T) {
 	if err := build(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("a table", func(t *testing.T) { compareWritesTable(t, dir) })
+	quick := settings{rounds: 1, starts: 1, slice: 300 * time.Millisecond, streamMiB: 64, limit: 30 * time.Second}
+	t.Run("beside naive", func(t *testing.T) {
+		wantTable(t, (&rig{settings: quick, dir: dir}).compare,
+			"| case | unit | fetchgate | naive | ratio |", "CPU µs per fetch", "one stream of 64 MiB", "peak MiB resident")
+	})
+	t.Run("beside naive, slow, with TLS", func(t *testing.T) {
+		s := quick
+		s.slow, s.tls = 200, true
+		wantTable(t, (&rig{settings: s, dir: dir}).compareSlow, "HTTP/1.1 with TLS", "| fetchgate | naive |", "KiB resident per stream")
+	})
+	t.Run("beside a revision", func(t *testing.T) { compareRevision(t, quick, dir) })
 	t.Run("a flood", func(t *testing.T) {
 		var out bytes.Buffer
 		if err := floodBuilt(t.Context(), dir, &out); err != nil || !strings.Contains(out.String(), "MiB resident at most") {
@@ -36,28 +49,96 @@ func TestCompare(t *testing.T) {
 		t.Log(out.String())
 	})
 	t.Run("its limit", func(t *testing.T) {
-		s := settings{rounds: 1000, slice: time.Second, streamMiB: 1 << 20, limit: time.Second}
-		err := compare(t.Context(), s, dir, io.Discard)
+		s := settings{rounds: 1000, starts: 1, slice: time.Second, streamMiB: 1 << 20, limit: time.Second}
+		err := (&rig{settings: s, dir: dir}).compare(t.Context(), io.Discard)
 		if err == nil || !strings.Contains(err.Error(), "not done after 1s") {
 			t.Errorf("the error is %v", err)
 		}
 	})
 }
 
-func compareWritesTable(t *testing.T, dir string) {
-	var out bytes.Buffer
-	s := settings{rounds: 1, slice: 300 * time.Millisecond, streamMiB: 64, limit: 30 * time.Second}
-	if err := compare(t.Context(), s, dir, &out); err != nil {
+func compareRevision(t *testing.T, s settings, dir string) {
+	wantGit(t)
+	s.against, s.tls, s.starts = "HEAD", true, 2
+	commit, err := buildRevision(t.Context(), dir, s.against)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| case | unit | fetchgate | naive | ratio |", "CPU µs per fetch", "one stream of 64 MiB", "peak MiB resident"} {
+	r := &rig{settings: s, dir: dir, commit: commit}
+	wantTable(t, r.compare, "HTTP/1.1 with TLS; HEAD is "+commit, "1 rounds in each of 2 starts",
+		"| case | unit | this tree | HEAD | ratio |", "| allocations per fetch |", "| KiB allocated per fetch |")
+	r.slow, r.tls = 200, false
+	wantTable(t, r.compareSlow, "| this tree | HEAD |", "| 200 streams of 512 bytes each 1s |",
+		"KiB resident per stream", "KiB of stacks per stream", "goroutines per stream")
+}
+
+func wantTable(t *testing.T, compare func(context.Context, io.Writer) error, want ...string) {
+	t.Helper()
+	var out bytes.Buffer
+	if err := compare(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range want {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in the table:\n%s", want, &out)
 		}
 	}
-	for _, never := range []string{"NaN", "Inf", "| 0.00"} {
-		if strings.Contains(out.String(), never) {
+	for _, never := range []string{"NaN", "Inf", "| 0.00", "| -"} {
+		if strings.Contains(strings.ReplaceAll(out.String(), "|---", ""), never) {
 			t.Errorf("%q in the table:\n%s", never, &out)
+		}
+	}
+}
+
+// wantGit skips a test where these files are in no git repository.
+func wantGit(t *testing.T) {
+	t.Helper()
+	if said, err := exec.CommandContext(t.Context(), "git", "rev-parse", "--verify", "HEAD").CombinedOutput(); err != nil {
+		t.Skipf("no git, or no repository: %v: %s", err, said)
+	}
+}
+
+func TestBuildRevisionRefuses(t *testing.T) {
+	wantGit(t)
+	for _, revision := range []string{"no/such/revision", "--help", "HEAD:bench", ""} {
+		dir := t.TempDir()
+		_, err := buildRevision(t.Context(), dir, revision)
+		if err == nil || !strings.Contains(err.Error(), revision+" is no revision") {
+			t.Errorf("%q: the error is %v", revision, err)
+		}
+	}
+}
+
+// TestConfigurations has fetchgate itself read what the rig writes.
+func TestConfigurations(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeCertificate(filepath.Join(dir, certificateFile), filepath.Join(dir, keyFile)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []settings{{}, {tls: true}, {slow: 1}, {slow: maxSlow, tls: true}} {
+		r := &rig{settings: s, dir: dir}
+		if err := r.configure(r.origin(&process{address: "127.0.0.1:7"})); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := config.Load(r.config())
+		if err != nil {
+			t.Errorf("%+v: %v", s, err)
+			continue
+		}
+		limits := loaded.Config.GetLimits()
+		for name, most := range map[string]int64{
+			"max_live_fetches":            int64(limits.GetMaxLiveFetches()),
+			"max_live_fetches_per_caller": int64(limits.GetMaxLiveFetchesPerCaller()),
+			"max_live_fetches_per_peer":   int64(limits.GetMaxLiveFetchesPerPeer()),
+			"max_connections":             int64(limits.GetMaxConnections()),
+			"max_connections_per_route":   int64(limits.GetMaxConnectionsPerRoute()),
+		} {
+			if s.slow > 0 && most <= int64(s.slow) {
+				t.Errorf("%+v: %s is %d", s, name, most)
+			}
+		}
+		if got := len(loaded.Config.GetUpstreamTls().GetCaFiles()); (got == 1) != s.tls {
+			t.Errorf("%+v: %d authorities", s, got)
 		}
 	}
 }
@@ -82,14 +163,16 @@ func (l *liar) StreamFetch(_ *fetchgatev1.StreamFetchRequest, s grpc.ServerStrea
 	return nil
 }
 
-// client returns a client of l on loopback.
-func (l *liar) client(t *testing.T) fetchgatev1.FetchServiceClient {
+func (l *liar) client(t *testing.T) fetchgatev1.FetchServiceClient { return clientOf(t, l) }
+
+// clientOf returns a client of a service on loopback.
+func clientOf(t *testing.T, service fetchgatev1.FetchServiceServer) fetchgatev1.FetchServiceClient {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	fetchgatev1.RegisterFetchServiceServer(server, l)
+	fetchgatev1.RegisterFetchServiceServer(server, service)
 	var serving errgroup.Group
 	serving.Go(func() error { return server.Serve(listener) })
 	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))

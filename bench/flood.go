@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -66,26 +65,26 @@ func floodBuilt(ctx context.Context, dir string, out io.Writer) error {
 		upstream.Close()
 		<-serving
 	}()
-	config := filepath.Join(dir, "fetchgate.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, configuration, listener.Addr()), 0o600); err != nil {
+	origin := "http://" + listener.Addr().String()
+	r := &rig{dir: dir}
+	if err := r.configure(origin); err != nil {
 		return err
 	}
-	if err := os.Setenv("GOMEMLIMIT", floodMemory); err != nil { // for the process below
-		return err
-	}
-	fetchgate, err := startPeer(ctx, filepath.Join(dir, "fetchgate"), "serve", "--config", config)
+	run := r.services()[0]
+	run.env = []string{"GOMEMLIMIT=" + floodMemory}
+	fetchgate, err := startPeer(ctx, run)
 	if err != nil {
 		return err
 	}
 	defer fetchgate.stop()
-	outcomes, err := drown(ctx, fetchgate.address, "http://"+listener.Addr().String())
+	outcomes, err := drown(ctx, fetchgate.address, origin)
 	if err != nil {
 		return err
 	}
 	for _, what := range slices.Sorted(maps.Keys(outcomes)) {
 		fmt.Fprintf(out, "%6d %s\n", outcomes[what], what)
 	}
-	return checkFlooded(ctx, fetchgate, "http://"+listener.Addr().String(), out)
+	return checkFlooded(ctx, fetchgate, origin, out)
 }
 
 // checkFlooded wants a fetchgate that still fetches and has kept to its memory.

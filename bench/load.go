@@ -30,6 +30,7 @@ type workload struct {
 	costScale float64 // how many of it are one second
 	rate      string  // the unit of work in a second
 	rateScale float64 // how many of it are one piece of work
+	allocates bool    // what a piece allocates is worth a row
 	// drive works for 1/part of a round and returns how many pieces it did: all
 	// of them were answered rightly, or there is an error.
 	drive func(ctx context.Context, client fetchgatev1.FetchServiceClient, part int) (float64, error)
@@ -38,7 +39,7 @@ type workload struct {
 func cases(origin string, s settings) []workload {
 	unary := func(name string, size int) workload {
 		url := fmt.Sprintf("%s/%d", origin, size)
-		return workload{name, "CPU µs per fetch", 1e6, "fetches/s", 1,
+		return workload{name, "CPU µs per fetch", 1e6, "fetches/s", 1, true,
 			func(ctx context.Context, client fetchgatev1.FetchServiceClient, part int) (float64, error) {
 				return fetchFor(ctx, client, url, page[:size], s.slice/time.Duration(part))
 			}}
@@ -46,7 +47,7 @@ func cases(origin string, s settings) []workload {
 	return []workload{
 		unary("1 KiB, 64 in flight", 1<<10),
 		unary("100 KiB, 64 in flight", 100<<10),
-		{fmt.Sprintf("one stream of %d MiB", s.streamMiB), "CPU s per GiB", 1, "MB/s", (1 << 30) / 1e6,
+		{fmt.Sprintf("one stream of %d MiB", s.streamMiB), "CPU s per GiB", 1, "MB/s", (1 << 30) / 1e6, false,
 			func(ctx context.Context, client fetchgatev1.FetchServiceClient, part int) (float64, error) {
 				size := s.streamMiB << 20 / int64(part)
 				return float64(size) / (1 << 30), streamOnce(ctx, client, fmt.Sprintf("%s/%d", origin, size), size)

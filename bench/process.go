@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -27,33 +26,45 @@ const (
 	tick = 10 * time.Millisecond
 	// stopGrace is how long a process may take to end after SIGTERM.
 	stopGrace = 5 * time.Second
+	// startLimit is how long a process may take to listen.
+	startLimit = 20 * time.Second
 	// keptBytes is how much of what a process said is kept for an error.
 	keptBytes = 4 << 10
 )
 
-// listens is the line that tells where a process listens.
-var listens = regexp.MustCompile(`(?:gRPC|HTTP) +(127\.0\.0\.1:[0-9]+)\n`)
+// program is what is started as a process.
+type program struct {
+	name string // in tables and errors
+	path string
+	args []string
+	env  []string // beside that of this process
+	// says finds in what it says on standard error where it listens, and as a
+	// second group where it serves metrics, if it does.
+	says *regexp.Regexp
+}
 
 // process is a service or the upstream, running by itself.
 type process struct {
 	name    string
 	address string
+	metrics string // the address of /metrics, or empty
 	cmd     *exec.Cmd
 	cancel  context.CancelFunc
 	ended   chan struct{}
-	said    *output
+	said    *said
 }
 
 // start returns once the process listens. It ends with ctx or by stop.
-func start(ctx context.Context, path string, args ...string) (*process, error) {
+func start(ctx context.Context, run program) (*process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &process{
-		name:   filepath.Base(path),
-		cmd:    exec.CommandContext(ctx, path, args...),
+		name:   run.name,
+		cmd:    exec.CommandContext(ctx, run.path, run.args...),
 		cancel: cancel,
 		ended:  make(chan struct{}),
-		said:   &output{address: make(chan string, 1)},
+		said:   &said{wanted: run.says, found: make(chan []string, 1)},
 	}
+	p.cmd.Env = append(os.Environ(), run.env...)
 	p.cmd.Stderr = p.said
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	p.cmd.WaitDelay = stopGrace
@@ -66,11 +77,15 @@ func start(ctx context.Context, path string, args ...string) (*process, error) {
 		p.cmd.Wait()
 	}()
 	select {
-	case p.address = <-p.said.address:
+	case addresses := <-p.said.found:
+		p.address, p.metrics = addresses[0], strings.Join(addresses[1:], "")
 		return p, nil
 	case <-p.ended:
 		cancel()
 		return nil, fmt.Errorf("%s ended before it listened: %s", p.name, p.said)
+	case <-time.After(startLimit):
+		p.stop()
+		return nil, fmt.Errorf("%s did not say within %v where it listens: %s", p.name, startLimit, p.said)
 	}
 }
 
@@ -101,18 +116,25 @@ func parseCPU(stat string) (time.Duration, error) {
 	return time.Duration(user+system) * tick, errors.Join(err1, err2)
 }
 
-// peakMiB is the most memory that was resident at once (VmHWM), in MiB.
-func (p *process) peakMiB() (float64, error) {
+// memoryKiB is a line of /proc/PID/status, in KiB: VmRSS is what is resident,
+// VmHWM the most that was.
+func (p *process) memoryKiB(line string) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := bytes.Cut(status, []byte("VmHWM:"))
+	_, rest, _ := bytes.Cut(status, []byte("\n"+line+":"))
 	var kib float64
 	if _, err := fmt.Sscan(string(rest), &kib); err != nil {
-		return 0, fmt.Errorf("no VmHWM in /proc/PID/status: %w", err)
+		return 0, fmt.Errorf("no %s in /proc/PID/status: %w", line, err)
 	}
-	return kib / 1024, nil
+	return kib, nil
+}
+
+// peakMiB is the most memory that was resident at once, in MiB.
+func (p *process) peakMiB() (float64, error) {
+	kib, err := p.memoryKiB("VmHWM")
+	return kib / 1024, err
 }
 
 // peer is a service that is compared, with a stock client on one connection.
@@ -122,17 +144,21 @@ type peer struct {
 	client fetchgatev1.FetchServiceClient
 }
 
-func startPeer(ctx context.Context, path string, args ...string) (*peer, error) {
-	p, err := start(ctx, path, args...)
+func startPeer(ctx context.Context, run program) (*peer, error) {
+	p, err := start(ctx, run)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := dial(p.address)
 	if err != nil {
 		p.stop()
 		return nil, err
 	}
 	return &peer{process: p, conn: conn, client: fetchgatev1.NewFetchServiceClient(conn)}, nil
+}
+
+func dial(address string) (*grpc.ClientConn, error) {
+	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
 // stop closes the connection first, so that a service has nothing to drain.
@@ -141,31 +167,32 @@ func (p *peer) stop() {
 	p.process.stop()
 }
 
-// output keeps the last bytes that a process said and finds its address.
-type output struct {
-	address chan string
+// said keeps the last bytes that a process said and finds its addresses.
+type said struct {
+	wanted *regexp.Regexp
+	found  chan []string // takes what the groups of wanted matched, once
 
-	mu    sync.Mutex
-	kept  []byte
-	found bool
+	mu     sync.Mutex
+	kept   []byte
+	isDone bool
 }
 
 // Write never fails.
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.kept = append(o.kept, b...)
-	if match := listens.FindSubmatch(o.kept); match != nil && !o.found {
-		o.found = true
-		o.address <- string(match[1])
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, b...)
+	if match := s.wanted.FindStringSubmatch(string(s.kept)); !s.isDone && match != nil {
+		s.isDone = true
+		s.found <- match[1:]
 	}
-	o.kept = o.kept[max(0, len(o.kept)-keptBytes):]
+	s.kept = s.kept[max(0, len(s.kept)-keptBytes):]
 	return len(b), nil
 }
 
 // String is what was said last.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.kept)
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.kept)
 }

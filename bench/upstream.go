@@ -24,18 +24,33 @@ func newPage(size int) []byte {
 	return page
 }
 
-// serveUpstream serves a body of N bytes at /N, on a port of loopback that it
-// says on log, until the process ends.
-func serveUpstream(log io.Writer) error {
+// serveUpstream serves a body of N bytes at /N, until the process ends.
+func serveUpstream(log io.Writer, files []string) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{size}", serveBytes)
+	return listenAndServe(log, mux, files)
+}
+
+// listenAndServe serves HTTP/1.1 on a port of loopback that it says on log, with
+// TLS if files are those of a certificate and its key.
+func listenAndServe(log io.Writer, handler http.Handler, files []string) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(log, "HTTP %s\n", listener.Addr())
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{size}", serveBytes)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	return server.Serve(listener)
+	if len(files) == 2 {
+		return newServer(handler).ServeTLS(listener, files[0], files[1])
+	}
+	return newServer(handler).Serve(listener)
+}
+
+// newServer returns a server that does not offer HTTP/2: all services are to speak
+// HTTP/1.1.
+func newServer(handler http.Handler) *http.Server {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	return server
 }
 
 func serveBytes(w http.ResponseWriter, r *http.Request) {
