@@ -423,7 +423,7 @@ var refusedRequests = map[string]func(*request){
 	},
 	"authorities":     func(m *request) { m.Options.Tls = &fetchgatev1.TlsOptions{CaPem: []byte("cnryvalue")} },
 	"resume token":    func(m *request) { m.Options.Download = &fetchgatev1.DownloadOptions{ResumeToken: []byte("cnryvalue")} },
-	"trailer":         func(m *request) { m.Request.Trailers = headers("X-A", "cnryvalue") },
+	"trailer":         func(m *request) { m.Request.Trailers = headers("Host", "cnryvalue") },
 	"name of a label": func(m *request) { m.Options.Labels = map[string]string{"a\x1b": "cnryvalue"} },
 	"kept field": func(m *request) {
 		m.Options.Redirect = &fetchgatev1.RedirectPolicy{KeepFields: []string{"Cookie: cnryvalue\x1b"}}

@@ -437,6 +437,7 @@ var notYet = map[string]string{
 	"UPLOAD_ABORTED":            "no Exchange",
 	"UPLOAD_LENGTH_MISMATCH":    "no Exchange",
 	"CHARSET_UNKNOWN":           "no text",
+	"INVALID_URL":               "it refuses the request",
 	"ENTITY_CHANGED":            "no downloads",
 	"DIGEST_MISMATCH":           "no downloads",
 	"RANGE_REFUSED":             "no downloads",

@@ -62,6 +62,7 @@ var carried = map[protoreflect.FullName]func(*request){
 	"fetchgate.v1.FetchOptions.protocol":   requireH2,
 	"fetchgate.v1.FetchOptions.response":   func(r *request) { r.Options.Response = &fetchgatev1.ResponseOptions{Decode: proto.Bool(false)} },
 	"fetchgate.v1.FetchOptions.report":     func(r *request) { r.Options.Report = full() },
+	"fetchgate.v1.FetchOptions.verbatim":   func(r *request) { r.Options.Verbatim = proto.Bool(true) },
 
 	"fetchgate.v1.Timeouts.dns":             timeouts(func(t *fetchgatev1.Timeouts) { t.Dns = seconds(7) }),
 	"fetchgate.v1.Timeouts.connect":         timeouts(func(t *fetchgatev1.Timeouts) { t.Connect = seconds(7) }),
@@ -139,6 +140,19 @@ var carriedOnStage = map[string]staged{
 		setCookie(func(c *fetchgatev1.Cookie) { c.HostOnly = true }),
 	},
 	"request.cookies[0].same_site": {withCookie, setCookie(func(c *fetchgatev1.Cookie) { c.SameSite = fetchgatev1.SameSite_SAME_SITE_LAX })},
+
+	"request.trailers[0]":       {withBody, setTrailer("X-Sample", "v")},
+	"request.trailers[0].name":  {withBody, setTrailer("X-Sample", "")},
+	"request.trailers[0].value": {withTrailer, setTrailer("X-Sample", "other")},
+
+	"options.protocol.expect_continue": {withBody, expectContinue(nil)},
+	// What is above the maximum is lowered to it.
+	"options.protocol.continue_timeout":         {expecting, expectContinue(seconds(31))},
+	"options.protocol.continue_timeout.seconds": {expecting, expectContinue(seconds(31))},
+	"options.protocol.continue_timeout.nanos":   {expecting, expectContinue(&durationpb.Duration{Seconds: 30, Nanos: 1})},
+	"options.response.chunk_boundaries": {to("/chunks"), func(_ *fieldWorld, r *request) {
+		r.Options.Response = &fetchgatev1.ResponseOptions{ChunkBoundaries: proto.Bool(true)}
+	}},
 
 	"options.retry":              {to("/status/503"), setRetry(func(p *fetchgatev1.RetryPolicy) { p.MaxAttempts = proto.Int32(1) })},
 	"options.retry.max_attempts": {to("/status/503"), setRetry(func(p *fetchgatev1.RetryPolicy) { p.MaxAttempts = proto.Int32(2) })},
@@ -284,6 +298,32 @@ func setCookie(change func(*fetchgatev1.Cookie)) func(*fieldWorld, *request) {
 	}
 }
 
+func withBody(w *fieldWorld, r *request) {
+	atRoot(w, r)
+	r.Request.Method, r.Request.Body = "POST", raw("x")
+}
+
+func withTrailer(w *fieldWorld, r *request) {
+	withBody(w, r)
+	setTrailer("X-Sample", "v")(w, r)
+}
+
+func setTrailer(name, value string) func(*fieldWorld, *request) {
+	return func(_ *fieldWorld, r *request) { r.Request.Trailers = headers(name, value) }
+}
+
+// expecting waits for 100 Continue as long as it may.
+func expecting(w *fieldWorld, r *request) {
+	withBody(w, r)
+	expectContinue(seconds(30))(w, r)
+}
+
+func expectContinue(timeout *durationpb.Duration) func(*fieldWorld, *request) {
+	return func(_ *fieldWorld, r *request) {
+		r.Options.Protocol = &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true), ContinueTimeout: timeout}
+	}
+}
+
 // evenly tries three times, with waits of which nothing is random.
 func evenly(w *fieldWorld, r *request) {
 	to("/status/503")(w, r)
@@ -409,8 +449,8 @@ func newFieldWorld(t *testing.T) *fieldWorld {
 
 // fieldAnswer answers in such a way that every option can be seen: with an
 // interim response and a coded body, or with what the target asks for: "/to?URL"
-// a redirect, "/status/N" a status, "/after/N" a wait of N seconds, "/reset" the
-// end of the connection.
+// a redirect, "/status/N" a status, "/after/N" a wait of N seconds, "/chunks" a
+// body in chunks, "/reset" the end of the connection.
 func fieldAnswer(asked *fetchtest.Recorded) fetchtest.Step {
 	path, query, _ := strings.Cut(asked.Target, "?")
 	kind, argument, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
@@ -422,6 +462,8 @@ func fieldAnswer(asked *fetchtest.Recorded) fetchtest.Step {
 		return fetchtest.Answer(status, "")
 	case "after":
 		return fetchtest.Answer(503, "", "Retry-After: "+argument)
+	case "chunks":
+		return fetchtest.Write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n")
 	case "reset":
 		return fetchtest.Reset()
 	}

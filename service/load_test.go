@@ -2,16 +2,17 @@ package service_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -194,6 +195,9 @@ func replicas(t *testing.T, addresses ...string) fetchgatev1.FetchServiceClient 
 	return fetchgatev1.NewFetchServiceClient(conn)
 }
 
+// stalledBytes is the most memory of a stream whose caller does not read.
+const stalledBytes = 256 << 10
+
 // TestStalledReadersHoldLittle: callers that open a stream and do not read it
 // hold at most 256 KiB each, whatever the upstream sends.
 func TestStalledReadersHoldLittle(t *testing.T) {
@@ -202,48 +206,169 @@ func TestStalledReadersHoldLittle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			u := fetchtest.NewScript(t, fetchtest.Listen{}, fetchtest.Request(),
 				fetchtest.Write("HTTP/1.1 200 OK\r\n\r\n"), fetchtest.Forever(strings.Repeat("x", piece)))
-			s := serve(t, allowing(u, "0s")+"limits: {max_held_bytes: 67108864}\n")
-			for range streams {
-				begun, err := s.StreamFetch(t.Context(), &fetchgatev1.StreamFetchRequest{
-					Request: &fetchgatev1.HttpRequest{Url: u.URL("/")},
-					Options: &fetchgatev1.FetchOptions{Timeouts: &fetchgatev1.Timeouts{Total: durationpb.New(time.Minute)}, Report: full()},
-				}, grpc.MaxCallRecvMsgSize(1<<20))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := begun.Recv(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			held := func() float64 {
-				_, page, err := s.get("/metrics")
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, rest, _ := strings.Cut(page, "\nfetchgate_load_ratio ")
-				ratio, _, _ := strings.Cut(rest, "\n")
-				n, err := strconv.ParseFloat(ratio, 64)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return n * 67108864
-			}
-			// What is held grows until the windows are full, and then no more.
-			last := -1.0
-			eventually(t, func() error {
-				now := held()
-				same := now == last && now > 0
-				last = now
-				if !same {
-					return fmt.Errorf("what is held still grows: %.0f bytes", now)
-				}
-				return nil
-			})
-			if each := last / streams; each > 256<<10+200 { // the request counts too
+			s := serve(t, holding(u, ""))
+			stall(t, s, streams, u.URL("/"))
+			each := s.heldAtLast(t, func() int64 { return 0 }) / streams
+			if each > stalledBytes+stallRequest {
 				t.Errorf("a stalled stream holds %.0f bytes", each)
-			} else {
-				t.Logf("a stalled stream holds %.0f bytes", each)
 			}
+			t.Logf("a stalled stream holds %.0f bytes", each)
 		})
 	}
+	for name, piece := range map[string]int{"HTTP/2 small pieces": 200, "HTTP/2 large pieces": 64 << 10} {
+		t.Run(name, func(t *testing.T) {
+			authority := fetchtest.NewAuthority(t)
+			u := newPressing(t, piece, authority)
+			s := serve(t, holding(u.Upstream, "")+fmt.Sprintf("upstream_tls: {ca_files: [%q]}\n", authority.WriteFile(t)))
+			stall(t, s, streams, u.URL("/"))
+			each := s.heldAtLast(t, u.total) / streams
+			u.check(t, streams, each)
+		})
+	}
+}
+
+const (
+	stallWindow  = 64 << 10 // of the callers that stall, bytes that leave fetchgate
+	stallRequest = 200      // bytes that are held of their request, at most
+)
+
+// stall opens streams that nobody reads.
+func stall(t *testing.T, s *server, streams int, url string) {
+	t.Helper()
+	newDeaf(t, s, "127.0.0.1").ask(t, streams, fetchgatev1.FetchService_StreamFetch_FullMethodName, &fetchgatev1.StreamFetchRequest{
+		Request: &fetchgatev1.HttpRequest{Url: url},
+		Options: &fetchgatev1.FetchOptions{Timeouts: &fetchgatev1.Timeouts{Total: durationpb.New(time.Minute)}, Report: full()},
+	})
+}
+
+// heldAtLast is how many bytes s holds once neither they nor what the upstream
+// has sent become more: they grow until the windows are full.
+func (s *server) heldAtLast(t *testing.T, sent func() int64) float64 {
+	t.Helper()
+	const often = 10 // a busy machine pauses, too
+	same, held, gone := 0, 0.0, int64(0)
+	eventually(t, func() error {
+		nowHeld, nowGone := s.metric(t, "fetchgate_load_ratio")*heldMost, sent()
+		if same++; nowHeld != held || nowGone != gone || nowHeld == 0 {
+			same = 0
+		}
+		held, gone = nowHeld, nowGone
+		if same < often {
+			return fmt.Errorf("what is held still grows: %.0f bytes", held)
+		}
+		return nil
+	})
+	return held
+}
+
+// pressing is an HTTP/2 upstream that answers with bodies without an end, and
+// sends as much of each as its window allows.
+type pressing struct {
+	*fetchtest.Upstream
+	piece []byte // of a body, in one frame
+
+	mu     sync.Mutex
+	window int64            // of a stream, when it begins
+	sent   map[uint32]int64 // of each stream
+}
+
+func newPressing(t *testing.T, piece int, authority *fetchtest.Authority) *pressing {
+	t.Helper()
+	p := &pressing{piece: make([]byte, piece), sent: map[uint32]int64{}}
+	p.Upstream = fetchtest.NewScript(t, fetchtest.Listen{TLS: &tls.Config{
+		Certificates: []tls.Certificate{authority.Issue(fetchtest.IssueOptions{})}, NextProtos: []string{"h2"},
+	}}, readBytes(int64(len(http2.ClientPreface))), p.answer)
+	return p
+}
+
+// answer serves one connection, whose own window is never what holds it up.
+func (p *pressing) answer(c *fetchtest.Conn) error {
+	w := newFrameWriter(c)
+	err := w.WriteSettings()
+	left := map[uint32]int64{} // what the window of each stream allows
+	for err == nil {
+		var frame http2.Frame
+		if frame, err = w.ReadFrame(); err != nil {
+			return err
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if window, ok := f.Value(http2.SettingInitialWindowSize); ok {
+				p.mu.Lock()
+				p.window = int64(window)
+				p.mu.Unlock()
+			}
+			if !f.IsAck() {
+				err = w.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				err = w.WritePing(true, f.Data)
+			}
+		case *http2.HeadersFrame:
+			left[f.StreamID] = p.window
+			// 0x88 is ":status: 200" (RFC 7541 appendix A).
+			head := http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}
+			err = w.then(w.WriteHeaders(head), func() error { return p.press(w, f.StreamID, left) })
+		case *http2.WindowUpdateFrame:
+			if f.StreamID != 0 {
+				left[f.StreamID] += int64(f.Increment)
+				err = p.press(w, f.StreamID, left)
+			}
+		}
+	}
+	return err
+}
+
+// press sends what is left of the window of a stream.
+func (p *pressing) press(w *frameWriter, stream uint32, left map[uint32]int64) error {
+	for left[stream] > 0 {
+		n := min(left[stream], int64(len(p.piece)))
+		if err := w.WriteData(stream, false, p.piece[:n]); err != nil {
+			return err
+		}
+		left[stream] -= n
+		p.mu.Lock()
+		p.sent[stream] += n
+		p.mu.Unlock()
+	}
+	return nil
+}
+
+// total is how many bytes were sent on all streams.
+func (p *pressing) total() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all int64
+	for _, n := range p.sent {
+		all += n
+	}
+	return all
+}
+
+// check compares what stalled streams hold, each of them on average, with what
+// they may: the buffers that are accounted for and the window that was granted
+// together, and what was sent and has not left fetchgate.
+func (p *pressing) check(t *testing.T, streams int, each float64) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// What waits in a window lies in pieces of up to 16 KiB, of which the first
+	// may be read and the last be empty but for a byte.
+	const unused = 2 * 16 << 10
+	whole := each - stallRequest + float64(p.window) + unused
+	if whole > stalledBytes {
+		t.Errorf("a stalled stream holds %.0f bytes beside a window of %d, with what is unused there %.0f", each, p.window, whole)
+	}
+	if len(p.sent) != streams {
+		t.Errorf("%d streams were begun, want %d", len(p.sent), streams)
+	}
+	most := int64(0)
+	for stream, n := range p.sent {
+		most = max(most, n)
+		if n > stallWindow+stalledBytes-unused {
+			t.Errorf("of stream %d %d bytes were taken, of which %d went to the caller", stream, n, stallWindow)
+		}
+	}
+	t.Logf("a stalled stream holds %.0f bytes and a window of %d; at most %d were sent", each, p.window, most)
 }

@@ -202,7 +202,7 @@ func (f *fetcher) problem(ctx context.Context, err error) *problem {
 	p := f.service.problem(ctx, err, f.name)
 	path, rest, _ := strings.Cut(p.why, ": ")
 	if typed := f.typed[path]; typed != "" {
-		p.why, p.next = typed+": "+rest, "mend "+typed
+		p.why, p.next = typed+": "+inFlags(rest), "mend "+typed
 	}
 	return p
 }

@@ -129,11 +129,27 @@ func TestOffline(t *testing.T) {
 		{[]string{"ftp://example.com/"}, "use http or https\n  next: mend the URL\n"},
 		{[]string{"--json", "{", "http://example.com/"}, "\n  --json: the body is not JSON"},
 		{[]string{"-X", "get", "http://example.com/"}, "next: mend -X\n"},
+		{[]string{"--request-target", "x", "http://example.com/"}, "next: mend --request-target\n"},
 	} {
 		r := runHere(t.Context(), "", append([]string{"get", "--offline"}, c.args...)...)
 		r.wantCode(t, exitRPC)
 		if !strings.HasPrefix(r.err, "fetchgate: the service would refuse the request\n") || !strings.Contains(r.err, c.says) {
 			t.Errorf("%q says\n%s", c.args, r.err)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--verbatim", "-H", "b_c: 1", "-H", "HOST: example.com", "--json", "{}", "--expect100"},
+			"POST http://example.com/\nb_c: 1\nHOST: example.com\nContent-Length: 2\nExpect: 100-continue\n\nnot sent; body 2 B\n"},
+		{[]string{"--verbatim", "-H", "Transfer-Encoding: chunked", "--json", "{}"},
+			"POST http://example.com/\nHost: example.com\nTransfer-Encoding: chunked\n\nnot sent; body 2 B\n"},
+		{[]string{"--verbatim", "--request-target", "/%2e?"}, "GET http://example.com/%2e?\nHost: example.com\n\nnot sent; body 0 B\n"},
+	} {
+		r := runHere(t.Context(), "", append([]string{"get", "--offline", "--address", nobody.Addr().String(), "http://example.com/"}, c.args...)...)
+		if r.wantCode(t, exitOK); !strings.HasPrefix(r.out, c.says) {
+			t.Errorf("%q prints\n%s", c.args, r.out)
 		}
 	}
 	service := explaining(allowed, nil)

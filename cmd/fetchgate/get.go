@@ -27,6 +27,7 @@ type headFlags struct {
 
 	Method  string   `name:"request" short:"X" type:"given" group:"The request" placeholder:"METHOD" help:"The method. Default GET, or POST with a body."`
 	Headers []string `name:"header" short:"H" sep:"none" group:"The request" placeholder:"'NAME: VALUE'" help:"A header field; may be repeated."`
+	Target  string   `name:"request-target" type:"given" group:"The request" placeholder:"TARGET" help:"Send this, byte for byte, instead of the URL's path and query; policy decides by it."`
 }
 
 // bodyFlags are what else a request says.
@@ -48,6 +49,9 @@ type optionFlags struct {
 	Location    bool           `name:"location" short:"L" xor:"follow" group:"The fetch" help:"Follow redirects. This is so anyway, up to 10."`
 	NoFollow    bool           `name:"no-follow" xor:"follow,redirects" group:"The fetch" help:"Take a redirect for the answer."`
 	MaxRedirs   *int32         `name:"max-redirs" xor:"redirects" group:"The fetch" placeholder:"N" help:"Follow at most N redirects, at most 30; one more is a failure. 0 is --no-follow."`
+	Verbatim    bool           `group:"The fetch" help:"Send the fields that are given, in this order and spelling, and no others; follow, decode and repeat nothing. Host, Content-Length and their like may be given, if they say what is sent anyway."`
+	Expect100   bool           `name:"expect100" group:"The fetch" help:"Send the body when the upstream says 100 Continue, or after 1 s without a word."`
+	ExpectWait  *time.Duration `name:"expect100-timeout" group:"The fetch" placeholder:"DURATION" help:"The same, but wait so long, at most 30s."`
 	NoDecode    bool           `name:"no-decode" group:"The fetch" help:"Take the body as it is coded, and do not ask for a coding."`
 	MaxFilesize *int64         `name:"max-filesize" group:"The fetch" placeholder:"BYTES" help:"Fail when the body has more bytes, decoded."`
 	SpeedLimit  *int64         `name:"speed-limit" short:"Y" group:"The fetch" placeholder:"BYTES" help:"Fail when the body comes slower than so many bytes per second over 30 s. Default 1024."`

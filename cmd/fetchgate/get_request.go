@@ -39,6 +39,11 @@ func (c *getCommand) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error)
 	if err := c.addBody(request, stdin); err != nil {
 		return nil, err
 	}
+	if c.hasFormData() && !c.Verbatim && !hasField(request.GetHeaders(), "Content-Type") {
+		request.Headers = append(request.Headers, &fetchgatev1.HeaderField{
+			Name: "Content-Type", Value: []byte("application/x-www-form-urlencoded"),
+		})
+	}
 	return &fetchgatev1.FetchRequest{Request: request, Options: options}, nil
 }
 
@@ -51,12 +56,12 @@ func (c *headFlags) head() (*fetchgatev1.HttpRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, text := range []string{c.URL, c.Method} {
+	for _, text := range []string{c.URL, c.Method, c.Target} {
 		if !utf8.ValidString(text) {
 			return nil, fmt.Errorf("%q is not UTF-8: percent-encode other bytes", text)
 		}
 	}
-	return &fetchgatev1.HttpRequest{Method: c.Method, Url: c.URL, Headers: headers}, nil
+	return &fetchgatev1.HttpRequest{Method: c.Method, Url: c.URL, RawTarget: c.Target, Headers: headers}, nil
 }
 
 // options are those that the flags ask for. What no flag asks for is not set.
@@ -68,10 +73,21 @@ func (c *optionFlags) options() (*fetchgatev1.FetchOptions, error) {
 		return nil, errors.New("--retry is how many times to try again, 0 or more")
 	case c.RetryDelay != nil && *c.RetryDelay <= 0:
 		return nil, errors.New("--retry-delay must be more than 0; leave it out for a short, random wait that grows")
+	case c.ExpectWait != nil && *c.ExpectWait <= 0:
+		return nil, errors.New("--expect100-timeout must be more than 0")
 	case c.MaxRedirs != nil && *c.MaxRedirs < 0:
 		return nil, errors.New("--max-redirs must be 0 or more: redirects without an end are not offered, the most is 30")
 	}
 	options := &fetchgatev1.FetchOptions{Retry: c.retryPolicy()}
+	if c.Verbatim {
+		options.Verbatim = proto.Bool(true)
+	}
+	if c.Expect100 || c.ExpectWait != nil {
+		options.Protocol = &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true)}
+	}
+	if c.ExpectWait != nil {
+		options.Protocol.ContinueTimeout = durationpb.New(*c.ExpectWait)
+	}
 	if c.Timeout != nil || c.SpeedLimit != nil {
 		options.Timeouts = &fetchgatev1.Timeouts{MinThroughputBytesPerSecond: c.SpeedLimit}
 		if c.Timeout != nil {
@@ -192,8 +208,12 @@ func (c *bodyFlags) cookies() []string {
 	return pairs
 }
 
-// addBody gives the request the body that the flags name, and the method and
-// Content-Type that go with it.
+// hasFormData tells that the body is that of --data, which is a form's unless a
+// field says otherwise.
+func (c *bodyFlags) hasFormData() bool { return c.Data != nil }
+
+// addBody gives the request the body that the flags name, and the method that
+// goes with it.
 func (c *bodyFlags) addBody(request *fetchgatev1.HttpRequest, stdin io.Reader) error {
 	method := "POST"
 	switch {
@@ -211,11 +231,6 @@ func (c *bodyFlags) addBody(request *fetchgatev1.HttpRequest, stdin io.Reader) e
 			return err
 		}
 		request.Body = &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{Raw: data}}
-		if !hasField(request.GetHeaders(), "Content-Type") {
-			request.Headers = append(request.Headers, &fetchgatev1.HeaderField{
-				Name: "Content-Type", Value: []byte("application/x-www-form-urlencoded"),
-			})
-		}
 	case c.DataEncode != nil:
 		form, err := formOf(c.DataEncode)
 		if err != nil {

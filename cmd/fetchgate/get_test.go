@@ -222,6 +222,13 @@ func TestGetRequestInFlagsOfCurl(t *testing.T) {
 		{[]string{"--retry", "4", "--retry-delay", "2s"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
 			Retry: &fetchgatev1.RetryPolicy{MaxAttempts: proto.Int32(5), BackoffBase: &durationpb.Duration{Seconds: 2},
 				BackoffMax: &durationpb.Duration{Seconds: 2}, BackoffFactor: proto.Float64(1), BackoffJitter: proto.Float64(0)}}},
+		{[]string{"--request-target", "/%2e?"}, &fetchgatev1.HttpRequest{RawTarget: "/%2e?"}, nil},
+		{[]string{"--verbatim", "-d", "x"}, &fetchgatev1.HttpRequest{Method: "POST", Body: &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{Raw: []byte("x")}}},
+			&fetchgatev1.FetchOptions{Verbatim: proto.Bool(true)}},
+		{[]string{"--expect100"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Protocol: &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true)}}},
+		{[]string{"--expect100-timeout", "2s"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Protocol: &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true), ContinueTimeout: &durationpb.Duration{Seconds: 2}}}},
 		{[]string{"-v", "--max-filesize", "10", "-Y", "5"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
 			Report:   fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum(),
 			Response: &fetchgatev1.ResponseOptions{MaxBodyBytes: proto.Int64(10)},
@@ -288,6 +295,8 @@ func TestGetExitCodes(t *testing.T) {
 			code: exitDenied, says: "\n  no rule allows GET http://a.b\n  next: Ask the owner of the policy for a rule; or not.\n"},
 		"option is named": {err: refusedWith(codes.InvalidArgument, "options.redirect.max_redirects: no"), args: []string{"--no-follow"},
 			code: exitRPC, says: "\n  --no-follow: no\n"},
+		"an option is said in flags": {err: refusedWith(codes.InvalidArgument, "request.headers[0]: where the server offers it, options.protocol.expect_continue says it"),
+			args: []string{"-H", "Expect: 100-continue"}, code: exitRPC, says: "\n  -H \"Expect\": where the server offers it, --expect100 says it\n"},
 		"cookie is named": {err: refusedWith(codes.InvalidArgument, "request.cookies[1].name: no"), args: []string{"-b", "a=1;\x01=2"},
 			code: exitRPC, says: "\n  -b (cookie 2): no\n"},
 		"draining": {err: refusedWith(codes.Unavailable, "draining", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "DRAINING"}),

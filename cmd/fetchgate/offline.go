@@ -43,6 +43,9 @@ func (p preview) request(r *fetchgatev1.FetchRequest) (path string, err error) {
 	if err != nil {
 		return "request.url", err
 	}
+	if to, err = withRawTarget(to, r.GetRequest()); err != nil {
+		return "request.raw_target", err
+	}
 	size := int64(0)
 	if content := r.GetRequest().GetBody(); content != nil {
 		encoded, err := body.Encode(content)
@@ -51,8 +54,8 @@ func (p preview) request(r *fetchgatev1.FetchRequest) (path string, err error) {
 		}
 		size = encoded.Source.Length()
 	}
-	fmt.Fprintf(p.out, "%s %s\nHost: %s\n", method, to.URL(), to.Origin.Authority())
-	for _, field := range wireFields(r) {
+	fmt.Fprintf(p.out, "%s %s\n", method, to.URL())
+	for _, field := range wireFields(r, to.Origin) {
 		fmt.Fprintf(p.out, "%s: %s\n", escaped(field.GetName()), shownValue(field))
 	}
 	fmt.Fprintf(p.out, "\nnot sent; body %s\n", formatBytes(size))
@@ -60,6 +63,14 @@ func (p preview) request(r *fetchgatev1.FetchRequest) (path string, err error) {
 		fmt.Fprintln(p.out, "illegal bytes of the URL were percent-encoded")
 	}
 	return "", nil
+}
+
+// withRawTarget is where a request goes whose path and query may be replaced.
+func withRawTarget(to fetch.Destination, r *fetchgatev1.HttpRequest) (fetch.Destination, error) {
+	if r.GetRawTarget() == "" {
+		return to, nil
+	}
+	return to.WithRawTarget(r.GetRawTarget(), cmp.Or(r.GetMethod(), "GET"))
 }
 
 // decision prints what the service would do with the request. A service that

@@ -147,14 +147,18 @@ func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, f
 	}
 	protocol := cmp.Or(head.GetProtocol(), hop.GetConnection().GetProtocol())
 	to, err := fetch.ParseURL(url)
+	if err == nil && first {
+		to, err = withRawTarget(to, t.sent.GetRequest())
+	}
 	if err != nil { // a service that lets it pass reads it otherwise
 		fmt.Fprintf(t.w, "> %s %s %s\n", escaped(cmp.Or(method, "GET")), escaped(url), escaped(protocol))
 		return
 	}
-	fmt.Fprintf(t.w, "> %s %s %s\n> Host: %s\n", escaped(cmp.Or(method, "GET")), escaped(to.Target), escaped(protocol), escaped(to.Origin.Authority()))
+	fmt.Fprintf(t.w, "> %s %s %s\n", escaped(cmp.Or(method, "GET")), escaped(to.Target), escaped(protocol))
 	if first {
-		t.fields("> ", wireFields(t.sent))
+		t.fields("> ", wireFields(t.sent, to.Origin))
 	} else {
+		fmt.Fprintf(t.w, "> Host: %s\n", escaped(to.Origin.Authority()))
 		fmt.Fprintln(t.w, "* and those fields of the first request that the redirect left")
 	}
 	if t.jar {
@@ -196,23 +200,31 @@ func shownValue(f *fetchgatev1.HeaderField) string {
 }
 
 // wireFields are the fields of the first hop as far as they can be known here:
-// those of the caller, then what goes with the body, then the defaults.
-func wireFields(r *fetchgatev1.FetchRequest) []*fetchgatev1.HeaderField {
+// those of the caller, then what goes with the body, then the defaults, which a
+// verbatim request has not.
+func wireFields(r *fetchgatev1.FetchRequest, to fetch.Origin) []*fetchgatev1.HeaderField {
 	given := r.GetRequest().GetHeaders()
-	fields := append([]*fetchgatev1.HeaderField(nil), given...)
+	var fields []*fetchgatev1.HeaderField
 	add := func(name, value string) {
 		if !hasField(given, name) {
 			fields = append(fields, &fetchgatev1.HeaderField{Name: name, Value: []byte(value)})
 		}
 	}
-	if r.GetRequest().GetBody() != nil {
-		encoded, err := body.Encode(r.GetRequest().GetBody())
-		if err == nil && encoded.ContentType != "" {
-			add("Content-Type", encoded.ContentType)
-		}
-		if err == nil {
-			add("Content-Length", strconv.FormatInt(encoded.Source.Length(), 10))
-		}
+	add("Host", to.Authority())
+	fields = append(fields, given...)
+	isVerbatim := r.GetOptions().GetVerbatim()
+	encoded, err := body.Encode(r.GetRequest().GetBody())
+	if err == nil && encoded.ContentType != "" && !isVerbatim {
+		add("Content-Type", encoded.ContentType)
+	}
+	if err == nil && !hasField(given, "Transfer-Encoding") {
+		add("Content-Length", strconv.FormatInt(encoded.Source.Length(), 10))
+	}
+	if r.GetOptions().GetProtocol().GetExpectContinue() {
+		add("Expect", "100-continue")
+	}
+	if isVerbatim {
+		return fields
 	}
 	if len(r.GetRequest().GetCookies()) > 0 {
 		add("Cookie", "")

@@ -47,6 +47,18 @@ func TestRaw(t *testing.T) {
 	}
 }
 
+// TestUnsized: only the length is not said.
+func TestUnsized(t *testing.T) {
+	s := body.Unsized(body.Raw([]byte("abc")))
+	r, err := s.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(r); s.Length() != -1 || string(b) != "abc" || err != nil {
+		t.Errorf("got %q, %v, the length %d", b, err, s.Length())
+	}
+}
+
 func TestJSONIsSentAsItIs(t *testing.T) {
 	for _, want := range []string{
 		` {"b" : 1.0e+2, "a":"é\u00e9" , "a" : null}` + "\r\n",

@@ -130,10 +130,10 @@ limits:
 	want.MaxRequestBodyBytes, want.MaxResponseBodyBytes = 103, 104
 	want.MaxDecodedRatio, want.MaxDialsPerAttempt = 105, 2
 	want.Timeouts = fetch.Timeouts{
-		DNS: 1 * s, Connect: 2 * s, TLS: 3 * s, Head: 4 * s, Idle: 5 * s, Write: 6 * s, Pool: 7 * s, Attempt: 8 * s, Total: 9 * s,
+		DNS: 1 * s, Connect: 2 * s, TLS: 3 * s, Head: 4 * s, Idle: 5 * s, Write: 6 * s, Pool: 7 * s, Attempt: 8 * s, Total: 9 * s, Continue: s,
 	}
 	want.MaxTimeouts = fetch.Timeouts{
-		DNS: 11 * s, Connect: 12 * s, TLS: 13 * s, Head: 14 * s, Idle: 15 * s, Write: 16 * s, Pool: 17 * s, Attempt: 18 * s, Total: 19 * s,
+		DNS: 11 * s, Connect: 12 * s, TLS: 13 * s, Head: 14 * s, Idle: 15 * s, Write: 16 * s, Pool: 17 * s, Attempt: 18 * s, Total: 19 * s, Continue: 30 * s,
 	}
 	want.MaxStreamTotal, want.IdleTimeout, want.ConnectionLifetime = 21*s, 22*s, 23*s
 	want.MinThroughput = fetch.Throughput{Bytes: 106 * 30, Over: 30 * s}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,6 +22,8 @@ type arrived struct {
 	began time.Time
 	// stop ends the context that the body is read under.
 	stop context.CancelCauseFunc
+	// expected tells that the request expected 100 Continue.
+	expected bool
 }
 
 // end closes the body and notes how long the hop took, the last of a.
@@ -34,12 +37,18 @@ func (g *arrived) end(a *fetch.Attempt) {
 // decided, dialed and given its cookies anew.
 func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 	next := redirect.Hop{
-		Method: r.plan.Method, Destination: r.plan.Destination, Fields: r.plan.Fields, Body: r.plan.Source != nil,
+		Method: r.plan.Method, Destination: r.plan.Destination, Fields: r.plan.Fields, Trailers: r.plan.Trailers, Body: r.plan.Source != nil,
 	}
+	redirects := 0
 	for {
 		got, err := r.hop(ctx, a, next)
 		if err != nil {
 			return nil, r.classed(ctx, err, a)
+		}
+		if r.isUnexpected(got) {
+			got.discard(maxDiscardTime)
+			got.end(a)
+			continue
 		}
 		if r.plan.Redirect.Max == 0 {
 			return got, nil
@@ -48,7 +57,7 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 		switch {
 		case err == nil && following == nil:
 			return got, nil
-		case err == nil && len(a.Hops) > r.plan.Redirect.Max:
+		case err == nil && redirects == r.plan.Redirect.Max:
 			err = tooManyRedirects(a, *following, r.plan.Redirect.Max)
 		}
 		if err != nil {
@@ -59,9 +68,26 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 		r.before.add(prelude{head: got.resp.Head, url: got.url, hop: true})
 		got.discard(maxDiscardTime)
 		got.end(a)
+		redirects++
 		r.report.Redirects++
 		next = *following
 	}
+}
+
+// isUnexpected tells that the upstream answered 417 to the expectation, so that
+// the request goes out again without it (RFC 9110 section 10.1.1), once in a
+// fetch. A 417 to a verbatim request, or to one whose body cannot be sent again,
+// is the answer.
+func (r *run) isUnexpected(got *arrived) bool {
+	if got.resp.Status != http.StatusExpectationFailed || !got.expected || r.plan.Verbatim {
+		return false
+	}
+	b, err := r.plan.Source.Open()
+	if err != nil {
+		return false
+	}
+	r.reopened, r.unexpected = b, true
+	return true
 }
 
 // tooManyRedirects is the failure of a chain that goes on beyond most. A chain
@@ -118,8 +144,10 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 		stop(nil)
 		return nil, err
 	}
-	r.jar.Store(h.Destination, resp.Fields, time.Now())
-	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop}, nil
+	if !r.plan.Verbatim {
+		r.jar.Store(h.Destination, resp.Fields, time.Now())
+	}
+	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop, expected: req.ExpectContinue}, nil
 }
 
 // isDowngrade tells that a redirect led from https to http for the last hop of a.
@@ -159,27 +187,52 @@ func (r *run) request(next redirect.Hop, decision policy.Decision) (*fetch.Reque
 		Method: next.Method, Scheme: d.Scheme, Host: d.Host, Port: d.Port, Target: []byte(d.Target),
 		Fields: r.fields(next, decision), Route: route.Sealed(d.Origin), Timeouts: r.plan.Timeouts,
 		Fresh: r.plan.Fresh || r.fresh, CloseAfter: r.plan.CloseAfter,
+		Verbatim: r.plan.Verbatim, KeepChunks: r.plan.Response.KeepChunks,
 	}
 	r.takenBefore = r.bodyTaken.Load()
 	if r.plan.Source == nil || !next.Body {
 		return req, nil
 	}
-	b, err := r.plan.Source.Open()
+	b, err := r.open()
 	if err != nil {
 		return nil, err
 	}
 	req.Body, req.Length = &countedBody{ReadCloser: b, n: &r.bodyTaken}, r.plan.Source.Length()
 	req.Framing = fetch.FramingLength
-	if req.Length < 0 {
+	if req.Length < 0 || len(next.Trailers) > 0 {
 		req.Framing = fetch.FramingChunked
 	}
+	req.ExpectContinue = r.plan.ExpectContinue && !r.unexpected
+	r.addTrailers(req, next.Trailers)
 	return req, nil
 }
 
+// open returns the body of the next hop.
+func (r *run) open() (io.ReadCloser, error) {
+	if b := r.reopened; b != nil {
+		r.reopened = nil
+		return b, nil
+	}
+	return r.plan.Source.Open()
+}
+
+// addTrailers has trailers go out behind the body of req.
+func (r *run) addTrailers(req *fetch.Request, trailers []fetch.Field) {
+	if len(trailers) == 0 {
+		return
+	}
+	req.Trailers = func() []fetch.Field { return trailers }
+	req.TrailerNames = fetch.FieldNames(trailers)
+}
+
 // fields are those of the hop, with the cookies of the jar behind the caller's
-// own, and the trace where the rule says so.
+// own, and the trace where the rule says so. To a verbatim request nothing is
+// added.
 func (r *run) fields(next redirect.Hop, decision policy.Decision) []fetch.Field {
 	fields := next.Fields
+	if r.plan.Verbatim {
+		return fields
+	}
 	if cookies := r.jar.Value(next.Destination, time.Now()); cookies != nil {
 		fields = withCookies(fields, cookies)
 	}
@@ -204,12 +257,16 @@ func withCookies(fields []fetch.Field, cookies []byte) []fetch.Field {
 	return append(slices.Clip(fields), fetch.Field{Name: "Cookie", Value: cookies})
 }
 
-// partition keeps the connections of an affinity apart from all others.
+// partition keeps the connections of a caller's verbatim requests, and those of
+// an affinity, apart from all others.
 func (r *run) partition() string {
-	if r.plan.Affinity == "" {
-		return ""
+	switch {
+	case r.plan.Affinity != "":
+		return r.plan.Caller.Name + "\x00" + r.plan.Affinity
+	case r.plan.Verbatim:
+		return r.plan.Caller.Name
 	}
-	return r.plan.Caller.Name + "\x00" + r.plan.Affinity
+	return ""
 }
 
 // countedBody counts the bytes of a request body that a transport took.
@@ -222,4 +279,12 @@ func (c *countedBody) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	c.n.Add(int64(n))
 	return n, err
+}
+
+// Len is how many bytes can be read without waiting; 0 where that is not known.
+func (c *countedBody) Len() int {
+	if b, ok := c.ReadCloser.(interface{ Len() int }); ok {
+		return b.Len()
+	}
+	return 0
 }

@@ -25,7 +25,9 @@ func (r *run) passOn(got *arrived) error {
 	if err := r.sink.Head(got.resp.Head, got.url); err != nil {
 		return err
 	}
-	copied, err := body.Copy(r.sink, got.resp, r.plan.Response, body.Options{MinThroughput: r.minThroughput(got.resp.Fields), Stop: got.stop})
+	copied, err := body.Copy(r.sink, got.resp, r.plan.Response, body.Options{
+		MinThroughput: r.minThroughput(got.resp.Fields), Stop: got.stop, KeepChunks: r.plan.Response.KeepChunks,
+	})
 	r.report.WireBytes, r.report.BodyBytes, r.report.Codings = copied.WireBytes, copied.BodyBytes, copied.Codings
 	if err != nil || got.resp.Trailers == nil {
 		return err

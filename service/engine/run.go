@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,11 @@ type run struct {
 	// before: the next one must not meet another of its kind.
 	fresh bool
 	made  fetch.RetryCounts
+	// unexpected tells that an upstream does not do what the request expects of
+	// it, so that no hop expects it any more.
+	unexpected bool
+	// reopened is the request's body for the next hop, where it was opened before.
+	reopened io.ReadCloser
 	// waited is how much of the wait before the next attempt is over already.
 	waited time.Duration
 }
@@ -63,6 +69,9 @@ func (r *run) attempts(ctx context.Context) error {
 
 // settled completes the report and the failure once the last attempt ended.
 func (r *run) settled(err error) error {
+	if r.reopened != nil {
+		r.reopened.Close()
+	}
 	taken := r.bodyTaken.Load()
 	if h := r.report.LastHop(); h != nil && h.Status == 0 {
 		// What a transport took and could not send has not left.

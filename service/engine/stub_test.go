@@ -76,6 +76,8 @@ func givenUp(ctx context.Context) error {
 type stubBody struct {
 	ctx    context.Context
 	pieces []string
+	// chunks tells that each piece is an HTTP chunk.
+	chunks bool
 	hangs  bool
 	err    error // instead of io.EOF
 	closed int
@@ -110,7 +112,7 @@ func (b *stubBody) ReadChunk(get func() []byte) ([]byte, bool, error) {
 	if n < len(piece) {
 		b.pieces = append([]string{piece[n:]}, b.pieces...)
 	}
-	return room[:n], false, nil
+	return room[:n], b.chunks && n == len(piece), nil
 }
 
 func (b *stubBody) Close() error {
@@ -122,6 +124,7 @@ func (b *stubBody) Close() error {
 type sink struct {
 	events []string
 	fails  string // the event that fails
+	chunks int    // how many HTTP chunks ended
 	// wait, if set, is called with every event.
 	wait func(event string)
 }
@@ -146,9 +149,14 @@ func (s *sink) Hop(h fetch.Head, url string) error {
 func (s *sink) Head(h fetch.Head, url string) error {
 	return s.took(fmt.Sprint("head ", h.Status, " ", url))
 }
-func (s *sink) Buffer() []byte              { return make([]byte, 0, 64) }
-func (s *sink) Data(b []byte, _ bool) error { return s.took("data " + string(b)) }
-func (s *sink) Sending() bool               { return false }
+func (s *sink) Buffer() []byte { return make([]byte, 0, 64) }
+func (s *sink) Data(b []byte, endOfChunk bool) error {
+	if endOfChunk {
+		s.chunks++
+	}
+	return s.took("data " + string(b))
+}
+func (s *sink) Sending() bool { return false }
 
 // source is a request body.
 type source struct {

@@ -3,6 +3,7 @@ package fetch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,8 +12,9 @@ import (
 type RefusedField struct {
 	// Name is the field's name, or the beginning of many followed by '*'.
 	Name string
-	// Instead is the part of the request to set in its place; empty means that
-	// the field is never sent on a caller's word.
+	// Instead is the part of the request to set in its place; a verbatim request
+	// may have the field beside it, if the two say the same. Empty means that the
+	// field is never sent on a caller's word.
 	Instead string
 	// Why says so to whoever tried.
 	Why string
@@ -26,7 +28,7 @@ var RefusedFields = []RefusedField{
 	{"Connection", "options.connection.close_after", "connections are shared and belong to fetchgate"},
 	{"Expect", "options.protocol.expect_continue", "fetchgate waits for the answer to it"},
 	{"TE", "request.trailers", "it goes with the trailers"},
-	{"Trailer", "", "fetchgate writes it from request.trailers"},
+	{"Trailer", "request.trailers", "it goes with the trailers"},
 	{"Keep-Alive", "", "connections are shared and belong to fetchgate"},
 	{"Upgrade", "", "a connection changes its protocol only in the RPC for that protocol"},
 	{"HTTP2-Settings", "", "options.protocol says which HTTP version is spoken"},
@@ -61,56 +63,103 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return fmt.Sprintf("field %d: %s", e.Index, e.Message) }
 
-// CheckFields checks each field of a request and the whole: at most maxFields
-// fields of together at most maxBytes bytes. The bytes of a field are those of
-// its name and value and the four of ": " and CRLF; that is what HTTP/1.1 sends.
-// A limit of 0 allows nothing. The error is a *FieldError.
+// FieldPlace is where in a request fields stand, which decides what they can be.
+type FieldPlace int
+
+const (
+	// InHead is the head of a request that fetchgate completes.
+	InHead FieldPlace = iota
+	// InVerbatimHead is the head of one that it sends as it is: names may have
+	// '_', and of RefusedFields those that have another way to be said may stand
+	// there too. That they say the same is for the caller of this package to see to.
+	InVerbatimHead
+	// InTrailers is behind the body, InVerbatimTrailers that of a verbatim
+	// request.
+	InTrailers
+	InVerbatimTrailers
+)
+
+func (p FieldPlace) isVerbatim() bool { return p == InVerbatimHead || p == InVerbatimTrailers }
+func (p FieldPlace) isTrailers() bool { return p == InTrailers || p == InVerbatimTrailers }
+
+// CheckFields checks each field of the head of a request and the whole, as
+// CheckFieldsIn does.
 func CheckFields(fields []Field, maxFields, maxBytes int) error {
-	if len(fields) > maxFields {
-		return &FieldError{maxFields, fmt.Sprintf("the request has %d fields; at most %d are sent", len(fields), maxFields)}
+	return CheckFieldsIn(InHead, fields, nil, maxFields, maxBytes)
+}
+
+// CheckFieldsIn checks each field and the whole: with those of beside, which were
+// checked before, at most maxFields fields of together at most maxBytes bytes, as
+// FieldBytes counts them. A limit of 0 allows nothing. The error is a
+// *FieldError.
+func CheckFieldsIn(place FieldPlace, fields, beside []Field, maxFields, maxBytes int) error {
+	if n := len(fields) + len(beside); n > maxFields {
+		return &FieldError{max(maxFields-len(beside), 0), fmt.Sprintf("the request has %d fields; at most %d are sent", n, maxFields)}
 	}
-	size := 0
+	size := FieldBytes(beside)
 	for i, f := range fields {
-		if err := CheckField(f); err != nil {
+		if err := CheckFieldIn(place, f); err != nil {
 			return &FieldError{i, err.Error()}
 		}
-		if size += len(f.Name) + len(f.Value) + len(": \r\n"); size > maxBytes {
+		if size += FieldBytes(fields[i : i+1]); size > maxBytes {
 			return &FieldError{i, fmt.Sprintf("the fields up to this one are bigger than %d bytes", maxBytes)}
 		}
 	}
 	return nil
 }
 
-// CheckField refuses a field that would not arrive as it is written or that is
-// not the caller's to write (RefusedFields). A name is a token (RFC 9110
-// section 5.1) without '_', which many servers do not tell from '-'. A value
-// has only HTAB, SP, visible ASCII and 0x80 to 0xFF, and no space or tab at
-// either end, since the recipient would take it away (section 5.5).
-func CheckField(f Field) error {
+// CheckField checks a field of the head of a request, as CheckFieldIn does.
+func CheckField(f Field) error { return CheckFieldIn(InHead, f) }
+
+// CheckFieldIn refuses a field that would not arrive as it is written or that is
+// not the caller's to write there. A name is a token (RFC 9110 section 5.1)
+// without '_', which many servers do not tell from '-'. A value has only HTAB,
+// SP, visible ASCII and 0x80 to 0xFF, and no space or tab at either end, since
+// the recipient would take it away (section 5.5).
+func CheckFieldIn(place FieldPlace, f Field) error {
 	for _, r := range RefusedFields {
-		if r.Matches(f.Name) {
+		if !place.isTrailers() && r.Matches(f.Name) && (place != InVerbatimHead || r.Instead == "") {
 			return r.refusal()
 		}
 	}
-	if err := checkFieldName(f.Name); err != nil {
+	if err := checkFieldName(f.Name, place.isVerbatim()); err != nil {
 		return err
+	}
+	if place.isTrailers() && isNoTrailer(f.Name) {
+		return fmt.Errorf("the field %s cannot be a trailer: a recipient needs it before the content (RFC 9110 section 6.5.1)", quoted(f.Name))
 	}
 	return checkFieldValue(f)
 }
 
+// noTrailers are fields that a recipient needs before the content (RFC 9110
+// section 6.5.1, RFC 7230 section 4.1.2): authentication, controls and what the
+// content is. RefusedFields and the conditions, which begin with "If-", are others.
+var noTrailers = []string{
+	"Authorization", "Cookie", "Set-Cookie", "WWW-Authenticate", "Authentication-Info", "Realm",
+	"Cache-Control", "Max-Forwards", "Pragma", "Range",
+	"Content-Encoding", "Content-Type", "Content-Range",
+}
+
+func isNoTrailer(name string) bool {
+	const condition = "If-"
+	return len(name) >= len(condition) && strings.EqualFold(name[:len(condition)], condition) ||
+		slices.ContainsFunc(noTrailers, func(n string) bool { return strings.EqualFold(n, name) }) ||
+		slices.ContainsFunc(RefusedFields, func(r RefusedField) bool { return r.Matches(name) })
+}
+
 // CheckFieldName refuses what no field of a request can be named.
-func CheckFieldName(name string) error { return checkFieldName(name) }
+func CheckFieldName(name string) error { return checkFieldName(name, false) }
 
 // checkFieldName does not show a bad name: what follows its first bad byte is
 // often the value.
-func checkFieldName(name string) error {
+func checkFieldName(name string, underscores bool) error {
 	if name == "" {
 		return errors.New("the field has no name")
 	}
 	if i := tokenBytes.outside(name); i >= 0 {
 		return fmt.Errorf("the field's name has the byte %#02x at %d; a name is a token (RFC 9110 section 5.1)", name[i], i)
 	}
-	if strings.Contains(name, "_") {
+	if !underscores && strings.Contains(name, "_") {
 		return fmt.Errorf("the field's name %s has '_', which many servers do not tell from '-'; write '-'", quoted(name))
 	}
 	return nil

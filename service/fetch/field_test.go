@@ -3,6 +3,7 @@ package fetch_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestCheckFieldRefuses(t *testing.T) {
 }
 
 // TestRefusedFields holds that each row refuses, in any case of letters, and
-// that the six fields that have another way to be said name it.
+// that the fields that have another way to be said name it.
 func TestRefusedFields(t *testing.T) {
 	instead := map[string]string{}
 	for _, r := range fetch.RefusedFields {
@@ -77,7 +78,7 @@ func TestRefusedFields(t *testing.T) {
 	for name, want := range map[string]string{
 		"Host": "options.protocol.host", "Content-Length": "request.body", "Transfer-Encoding": "request.body", "TE": "request.trailers",
 		"Connection": "options.connection.close_after", "Expect": "options.protocol.expect_continue",
-		"Proxy-*": "", "Upgrade": "", "HTTP2-Settings": "", "Keep-Alive": "", "Trailer": "", ":*": "",
+		"Proxy-*": "", "Upgrade": "", "HTTP2-Settings": "", "Keep-Alive": "", "Trailer": "request.trailers", ":*": "",
 	} {
 		if got, ok := instead[name]; !ok || got != want {
 			t.Errorf("%s: instead %q, want %q", name, got, want)
@@ -116,6 +117,58 @@ func TestCheckFields(t *testing.T) {
 		} else if !errors.As(err, &e) || e.Index != c.index || !strings.Contains(e.Error(), c.hint) {
 			t.Errorf("%v: %v, want field %d and %q", c.fields, err, c.index, c.hint)
 		}
+	}
+}
+
+// TestCheckFieldIn: what may stand where.
+func TestCheckFieldIn(t *testing.T) {
+	places := []fetch.FieldPlace{fetch.InHead, fetch.InVerbatimHead, fetch.InTrailers, fetch.InVerbatimTrailers}
+	for name, want := range map[string]string{ // a letter for each place where it may stand
+		"X": "hvtw", "Content-Digest": "hvtw", "Iff": "hvtw", "a_b": "vw",
+		"host": "v", "Content-LENGTH": "v", "Transfer-Encoding": "v", "Connection": "v", "Expect": "v", "TE": "v", "Trailer": "v",
+		"Keep-Alive": "", "Upgrade": "", "HTTP2-Settings": "", "Proxy-Authorization": "", ":path": "", "a b": "", "": "",
+		"authorization": "hv", "COOKIE": "hv", "Content-Type": "hv", "content-encoding": "hv", "Content-Range": "hv", "Range": "hv",
+		"If-Match": "hv", "if-": "hv", "Cache-Control": "hv", "Max-Forwards": "hv", "Pragma": "hv",
+	} {
+		got := ""
+		for i, place := range places {
+			err := fetch.CheckFieldIn(place, field(name, "x"))
+			if err == nil {
+				got += "hvtw"[i : i+1]
+			} else if len(err.Error()) > 300 || place == fetch.InTrailers && strings.Contains(err.Error(), "options.") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if got != want {
+			t.Errorf("%s may stand in %q, want %q", name, got, want)
+		}
+	}
+	const secret = "S3CR3T"
+	for _, name := range []string{"If-Match: " + secret, "Proxy-Authorization: " + secret, ":path " + secret} {
+		if err := fetch.CheckFieldIn(fetch.InTrailers, field(name, secret)); err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// TestCheckFieldsBeside: what was checked before counts.
+func TestCheckFieldsBeside(t *testing.T) {
+	two := []fetch.Field{field("A", "bc"), field("D", "")} // 7 and 5 bytes
+	for _, c := range []struct{ maxFields, maxBytes, index int }{
+		{4, 24, -1}, {3, 24, 1}, {2, 24, 0}, {1, 24, 0}, {4, 23, 1}, {4, 18, 0},
+	} {
+		err := fetch.CheckFieldsIn(fetch.InTrailers, two, two, c.maxFields, c.maxBytes)
+		e, wrong := errors.AsType[*fetch.FieldError](err)
+		if wrong != (c.index >= 0) || wrong && e.Index != c.index {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+func TestFieldNames(t *testing.T) {
+	got := fetch.FieldNames([]fetch.Field{field("b", ""), field("A", ""), field("B", ""), field("a", "")})
+	if !slices.Equal(got, []string{"b", "A"}) {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -63,4 +64,16 @@ func FieldBytes(fields []Field) int {
 		n += len(f.Name) + len(f.Value) + len(": \r\n")
 	}
 	return n
+}
+
+// FieldNames are the names of fields, each once, without regard to case, in the
+// order of their first.
+func FieldNames(fields []Field) []string {
+	var names []string
+	for _, f := range fields {
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, f.Name) }) {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }

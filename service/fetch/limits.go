@@ -74,11 +74,11 @@ func DefaultLimits() Limits {
 		MaxDialsPerAttempt:    4,
 		Timeouts: Timeouts{
 			Pool: 5 * time.Second, DNS: 5 * time.Second, Connect: 5 * time.Second, TLS: 5 * time.Second,
-			Head: 15 * time.Second, Idle: 60 * time.Second, Write: 60 * time.Second, Total: 30 * time.Second,
+			Head: 15 * time.Second, Idle: 60 * time.Second, Write: 60 * time.Second, Continue: time.Second, Total: 30 * time.Second,
 		},
 		MaxTimeouts: Timeouts{
 			Pool: 60 * time.Second, DNS: 30 * time.Second, Connect: 60 * time.Second, TLS: 60 * time.Second,
-			Head: 5 * time.Minute, Idle: 15 * time.Minute, Write: 15 * time.Minute, Attempt: 5 * time.Minute, Total: 5 * time.Minute,
+			Head: 5 * time.Minute, Idle: 15 * time.Minute, Write: 15 * time.Minute, Continue: 30 * time.Second, Attempt: 5 * time.Minute, Total: 5 * time.Minute,
 		},
 		MaxStreamTotal:         24 * time.Hour,
 		MinThroughput:          Throughput{Bytes: 30 << 10, Over: 30 * time.Second},

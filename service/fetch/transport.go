@@ -81,10 +81,12 @@ type Request struct {
 	Interim func(Head)
 	// Fresh asks for a new connection; CloseAfter retires it afterwards.
 	Fresh, CloseAfter bool
-	// Verbatim lets Fields hold Host, Content-Length, Transfer-Encoding,
-	// Connection and Expect. On HTTP/1.1 each stands for the place and the name
-	// under which the transport writes its own, whose value is the same but for
-	// the case of letters and spaces; HTTP/2 drops them (RFC 9113 section 8.2.2).
+	// Verbatim lets Fields hold Host, Content-Length, Transfer-Encoding, Trailer,
+	// Connection, TE and Expect, each once and only with the value that goes out
+	// anyway, but for the case of letters: "keep-alive" on a connection that stays
+	// open, and "trailers" for TE. On HTTP/1.1 each stands where the transport then
+	// writes its own; of those that are not there only what delimits the body and
+	// Host are added. HTTP/2 drops them (RFC 9113 section 8.2.2).
 	Verbatim bool
 }
 

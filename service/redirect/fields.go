@@ -18,14 +18,15 @@ var (
 	}
 )
 
-// fields returns those of from that go along to next, in a list of its own.
-func (p profile) fields(plan fetch.RedirectPlan, from Hop, next *Hop, dropsBody bool) []fetch.Field {
+// kept returns those of the fields of from that go along to next, in a list of
+// its own.
+func (p profile) kept(plan fetch.RedirectPlan, from Hop, next *Hop, fields []fetch.Field, dropsBody bool) []fetch.Field {
 	to := next.Destination.Origin
 	leaves := from.Destination.Origin != to
 	keepsBound := p.upgrades && isUpgrade(from.Destination.Origin, to)
 
 	var kept []fetch.Field
-	for _, f := range from.Fields {
+	for _, f := range fields {
 		switch {
 		case named(p.everyHop, f.Name):
 		case dropsBody && (named(framingFields, f.Name) || named(p.bodyFields, f.Name)):

@@ -9,6 +9,8 @@ type Hop struct {
 	// Fields are the request's own. What is made anew for each hop, such as the
 	// Cookie field of a jar or what a credential adds, is not among them.
 	Fields []fetch.Field
+	// Trailers go along as Fields do, behind the body.
+	Trailers []fetch.Field
 	// Body tells that the request body goes along.
 	Body bool
 }
@@ -46,7 +48,10 @@ func Next(plan fetch.RedirectPlan, from Hop, resp fetch.Head) (*Hop, error) {
 	}
 	method, dropsBody := p.rewrite(resp.Status, from.Method)
 	next := &Hop{Method: method, Destination: destination, Body: from.Body && !dropsBody}
-	next.Fields = p.fields(plan, from, next, dropsBody)
+	next.Fields = p.kept(plan, from, next, from.Fields, dropsBody)
+	if next.Body {
+		next.Trailers = p.kept(plan, from, next, from.Trailers, dropsBody)
+	}
 	return next, nil
 }
 

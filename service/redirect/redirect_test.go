@@ -39,7 +39,7 @@ func checkSecrets(t *testing.T, profile fetch.RedirectProfile, from redirect.Hop
 	}
 	isUpgrade := a.Scheme == "http" && a.Port == 80 && b.Scheme == "https" && b.Port == 443 && a.Host == b.Host
 	excepted := isUpgrade && (profile == fetch.RedirectRequests || profile == fetch.RedirectHTTPX)
-	for _, f := range next.Fields {
+	for _, f := range slices.Concat(next.Fields, next.Trailers) {
 		name := strings.ToLower(f.Name)
 		isBound := name == "authorization" || name == "cookie" || name == "proxy-authorization"
 		if name == "host" || isBound && !excepted {
@@ -166,6 +166,7 @@ func TestNextOffOrigin(t *testing.T) { // D06, D08
 	}
 	from := redirect.Hop{Method: "POST", Destination: destination(t, "https://a.com/"), Body: true,
 		Fields: fieldsOf(slices.Concat(always, describing, other, []string{"X-Gone"})...)}
+	from.Trailers = from.Fields
 	want := fieldsOf("Accept", "accept-language", "Accept-Encoding", "Range", "If-Range", "If-None-Match", "If-Modified-Since",
 		"Content-Type", "Content-Encoding", "X-Trace")
 	for location, leaves := range map[string]bool{
@@ -184,13 +185,15 @@ func TestNextOffOrigin(t *testing.T) { // D06, D08
 		if leaves {
 			expected = want
 		}
-		if !slices.Equal(namesOf(next.Fields), namesOf(expected)) {
-			t.Errorf("%s: %q, want %q", location, namesOf(next.Fields), namesOf(expected))
+		for _, got := range [][]fetch.Field{next.Fields, next.Trailers} {
+			if !slices.Equal(namesOf(got), namesOf(expected)) {
+				t.Errorf("%s: %q, want %q", location, namesOf(got), namesOf(expected))
+			}
 		}
 	}
 	// Without the body, what describes it stays behind as well.
 	next, err := redirect.Next(fetch.RedirectPlan{KeepFields: []string{"Content-Type", "Content-MD5"}}, from, moved("//b.com/"))
-	if want := append(slices.Clone(always), "content-md5"); err != nil || !slices.Equal(namesOf(next.Fields), want) {
+	if want := append(slices.Clone(always), "content-md5"); err != nil || !slices.Equal(namesOf(next.Fields), want) || next.Trailers != nil {
 		t.Errorf("302: %q, want %q, %v", namesOf(next.Fields), want, err)
 	}
 	// So does what describes a body that there never was.

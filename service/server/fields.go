@@ -11,28 +11,43 @@ import (
 )
 
 // fields completes the fields of the plan: the caller's in order, then the
-// body's Content-Type and the defaults, each only if the caller named none.
+// body's Content-Type and the defaults, each only if the caller named none. A
+// verbatim request has the caller's alone.
 func (d *draft) fields(m *fetchgatev1.HttpRequest) {
-	given := make([]fetch.Field, 0, len(m.GetHeaders())+4)
-	for _, f := range m.GetHeaders() {
-		given = append(given, fetch.Field{Name: f.GetName(), Value: f.GetValue()})
+	place := fetch.InHead
+	if d.plan.Verbatim {
+		place = fetch.InVerbatimHead
 	}
-	if err := fetch.CheckFields(given, d.limits.MaxRequestFields, d.limits.MaxRequestFieldBytes); err != nil {
-		var bad *fetch.FieldError
-		if errors.As(err, &bad) {
-			d.wrong(fmt.Sprintf("request.headers[%d]", bad.Index), "%s", bad.Message)
-		} else {
-			d.wrong("request.headers", "%v", err)
-		}
+	given, ok := d.checked(place, "request.headers", m.GetHeaders(), nil)
+	if !ok {
 		return
 	}
-	own := append(d.plan.Fields, d.defaults(m, given)...)
+	defaults := d.defaults(m, given)
+	if d.plan.Verbatim {
+		d.plan.Fields = given
+		return
+	}
+	own := append(d.plan.Fields, defaults...)
 	for _, f := range own {
 		if _, named := fetch.Get(given, f.Name); !named {
 			given = append(given, f)
 		}
 	}
 	d.plan.Fields = given
+}
+
+// checked returns the fields of a list of the request, beside those that were
+// checked before, and false if one is wrong.
+func (d *draft) checked(place fetch.FieldPlace, path string, list []*fetchgatev1.HeaderField, beside []fetch.Field) ([]fetch.Field, bool) {
+	fields := make([]fetch.Field, 0, len(list)+4)
+	for _, f := range list {
+		fields = append(fields, fetch.Field{Name: f.GetName(), Value: f.GetValue()})
+	}
+	err := fetch.CheckFieldsIn(place, fields, beside, d.limits.MaxRequestFields, d.limits.MaxRequestFieldBytes)
+	if bad, ok := errors.AsType[*fetch.FieldError](err); ok {
+		d.wrong(fmt.Sprintf("%s[%d]", path, bad.Index), "%s", bad.Message)
+	}
+	return fields, err == nil
 }
 
 // defaults returns the default fields that the request does not omit.

@@ -44,17 +44,19 @@ func TestRefuseNotOffered(t *testing.T) {
 		"all that is offered": {&fetchgatev1.FetchRequest{
 			Request: &fetchgatev1.HttpRequest{
 				Method: "POST", Url: "http://example.com/", RawTarget: "/", Params: []*fetchgatev1.QueryParam{{Name: "a", Value: "b"}},
-				Headers: header, OmitDefaultFields: []string{"accept"}, Body: &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{}},
+				Headers: header, OmitDefaultFields: []string{"accept"}, Body: &fetchgatev1.Body{Kind: &fetchgatev1.Body_Raw{}}, Trailers: header,
 			},
 			Options: &fetchgatev1.FetchOptions{
+				Verbatim: proto.Bool(true),
 				Timeouts: &fetchgatev1.Timeouts{Dns: durationpb.New(1)},
 				Tls:      &fetchgatev1.TlsOptions{}, Connection: &fetchgatev1.ConnectionOptions{},
-				Protocol: &fetchgatev1.ProtocolOptions{}, Response: &fetchgatev1.ResponseOptions{Interim: proto.Bool(true)},
+				Protocol: &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true), ContinueTimeout: durationpb.New(1)},
+				Response: &fetchgatev1.ResponseOptions{Interim: proto.Bool(true), ChunkBoundaries: proto.Bool(true)},
 			},
 		}, nil},
-		"a list of messages, by item and field": {&fetchgatev1.FetchRequest{Request: &fetchgatev1.HttpRequest{
-			Trailers: []*fetchgatev1.HeaderField{{Name: "a"}, {}, {Name: "b", Value: []byte("c")}},
-		}}, []string{"request.trailers[0].name", "request.trailers[1]", "request.trailers[2].name", "request.trailers[2].value"}},
+		"a list of messages, by item and field": {&fetchgatev1.FetchRequest{Options: &fetchgatev1.FetchOptions{Proxy: &fetchgatev1.ProxyOptions{
+			ConnectHeaders: []*fetchgatev1.ProxyField{{Name: "a"}, {}, {Name: "b", Value: []byte("c")}},
+		}}}, []string{"options.proxy.connect_headers[0].name", "options.proxy.connect_headers[1]", "options.proxy.connect_headers[2].name", "options.proxy.connect_headers[2].value"}},
 		"a message without fields, itself": {&fetchgatev1.FetchRequest{
 			Options: &fetchgatev1.FetchOptions{Hedge: &fetchgatev1.HedgePolicy{}},
 		}, []string{"options.hedge"}},
@@ -66,16 +68,16 @@ func TestRefuseNotOffered(t *testing.T) {
 			Tls: &fetchgatev1.TlsOptions{SpkiSha256Pins: [][]byte{{1}, {2}}},
 		}}, []string{"options.tls.spki_sha256_pins"}},
 		"a scalar set to its zero": {&fetchgatev1.FetchRequest{
-			Options: &fetchgatev1.FetchOptions{Verbatim: proto.Bool(false)},
-		}, []string{"options.verbatim"}},
+			Options: &fetchgatev1.FetchOptions{Response: &fetchgatev1.ResponseOptions{Text: proto.Bool(false)}},
+		}, []string{"options.response.text"}},
 		"a kind of a body": {&fetchgatev1.FetchRequest{Request: &fetchgatev1.HttpRequest{
 			Body: &fetchgatev1.Body{Kind: &fetchgatev1.Body_Multipart{Multipart: &fetchgatev1.MultipartBody{
 				Parts: []*fetchgatev1.Part{{Headers: header}}}}, Coding: fetchgatev1.BodyCoding_BODY_CODING_GZIP},
 		}}, []string{"request.body.coding", "request.body.multipart.parts[0].headers[0].name", "request.body.multipart.parts[0].headers[0].value"}},
 		"in the order of the paths": {&fetchgatev1.FetchRequest{
 			Options: &fetchgatev1.FetchOptions{Cache: &fetchgatev1.CacheOptions{}, Response: &fetchgatev1.ResponseOptions{Text: proto.Bool(true)}},
-			Request: &fetchgatev1.HttpRequest{Trailers: []*fetchgatev1.HeaderField{{Name: "A"}}},
-		}, []string{"options.cache", "options.response.text", "request.trailers[0].name"}},
+			Request: &fetchgatev1.HttpRequest{Body: &fetchgatev1.Body{Coding: fetchgatev1.BodyCoding_BODY_CODING_GZIP}},
+		}, []string{"options.cache", "options.response.text", "request.body.coding"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := refuseNotOffered(c.request)
@@ -171,16 +173,16 @@ func TestEveryKindOfUnknownFieldIsRefused(t *testing.T) {
 // are not offered.
 func TestRefusalsAreBounded(t *testing.T) {
 	unknown := bytes.Repeat(protowire.AppendVarint(protowire.AppendTag(nil, 100, protowire.VarintType), 1), 1<<16)
-	many := &fetchgatev1.HttpRequest{}
+	many := &fetchgatev1.ProxyOptions{}
 	for range 1 << 12 {
-		many.Trailers = append(many.Trailers, &fetchgatev1.HeaderField{Name: "a", Value: []byte("b")}, &fetchgatev1.HeaderField{})
+		many.ConnectHeaders = append(many.ConnectHeaders, &fetchgatev1.ProxyField{Name: "a", Value: []byte("b")}, &fetchgatev1.ProxyField{})
 	}
 	nested := &fetchgatev1.HttpRequest{}
 	nested.ProtoReflect().SetUnknown(unknown)
 	for name, m := range map[string]*fetchgatev1.FetchRequest{
 		"unknown fields": {Request: nested},
-		"items":          {Request: many},
-		"both":           {Request: many, Options: &fetchgatev1.FetchOptions{Hedge: &fetchgatev1.HedgePolicy{}}},
+		"items":          {Options: &fetchgatev1.FetchOptions{Proxy: many}},
+		"both":           {Request: nested, Options: &fetchgatev1.FetchOptions{Proxy: many, Hedge: &fetchgatev1.HedgePolicy{}}},
 	} {
 		if n := len(refuseNotOffered(m)); n != maxViolations {
 			t.Errorf("%s: %d fields are refused, want %d", name, n, maxViolations)

@@ -50,7 +50,7 @@ func (d *draft) notOffered(path, format string, args ...any) {
 func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
 	d := &draft{planner: p, shape: s, plan: &fetch.Plan{
 		RPC: s.rpc, MaxDials: p.limits.MaxDialsPerAttempt,
-		TLS: p.tls, Generation: p.generation,
+		TLS: p.tls, Generation: p.generation, Verbatim: options.GetVerbatim(),
 	}}
 	if request == nil {
 		d.wrong("request", "it is missing; set its url")
@@ -63,9 +63,14 @@ func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchg
 	d.connection(options)
 	d.body(request.GetBody())
 	d.fields(request)
+	d.trailers(request)
+	d.expectation(options.GetProtocol(), request.GetBody() != nil)
 	d.retries(options.GetRetry())
 	d.redirects(options.GetRedirect())
 	d.cookies(request.GetCookies())
+	if d.plan.Verbatim {
+		d.verbatim(request, options)
+	}
 	d.labels(options.GetLabels())
 	d.report(options)
 	if len(d.violations) > 0 {
@@ -126,18 +131,18 @@ func paramsOf(m []*fetchgatev1.QueryParam) []fetch.Param {
 func (d *draft) timeouts(m *fetchgatev1.Timeouts) {
 	def, most := d.limits.Timeouts, d.limits.MaxTimeouts
 	t := &d.plan.Timeouts
-	t.DNS = d.duration("dns", m.GetDns(), def.DNS, most.DNS)
-	t.Connect = d.duration("connect", m.GetConnect(), def.Connect, most.Connect)
-	t.TLS = d.duration("tls", m.GetTls(), def.TLS, most.TLS)
-	t.Head = d.duration("response_header", m.GetResponseHeader(), def.Head, most.Head)
-	t.Idle = d.duration("idle_read", m.GetIdleRead(), def.Idle, most.Idle)
-	t.Write = d.duration("write", m.GetWrite(), def.Write, most.Write)
-	t.Pool = d.duration("pool", m.GetPool(), def.Pool, most.Pool)
-	t.Attempt = d.duration("attempt", m.GetAttempt(), def.Attempt, most.Attempt)
+	t.DNS = d.duration("options.timeouts.dns", m.GetDns(), def.DNS, most.DNS)
+	t.Connect = d.duration("options.timeouts.connect", m.GetConnect(), def.Connect, most.Connect)
+	t.TLS = d.duration("options.timeouts.tls", m.GetTls(), def.TLS, most.TLS)
+	t.Head = d.duration("options.timeouts.response_header", m.GetResponseHeader(), def.Head, most.Head)
+	t.Idle = d.duration("options.timeouts.idle_read", m.GetIdleRead(), def.Idle, most.Idle)
+	t.Write = d.duration("options.timeouts.write", m.GetWrite(), def.Write, most.Write)
+	t.Pool = d.duration("options.timeouts.pool", m.GetPool(), def.Pool, most.Pool)
+	t.Attempt = d.duration("options.timeouts.attempt", m.GetAttempt(), def.Attempt, most.Attempt)
 	if d.stream {
-		t.Total = d.duration("total", m.GetTotal(), 0, d.limits.MaxStreamTotal)
+		t.Total = d.duration("options.timeouts.total", m.GetTotal(), 0, d.limits.MaxStreamTotal)
 	} else {
-		t.Total = d.duration("total", m.GetTotal(), def.Total, most.Total)
+		t.Total = d.duration("options.timeouts.total", m.GetTotal(), def.Total, most.Total)
 	}
 	d.plan.MinThroughput = d.limits.MinThroughput
 	if m != nil && m.MinThroughputBytesPerSecond != nil {
@@ -150,13 +155,12 @@ func (d *draft) timeouts(m *fetchgatev1.Timeouts) {
 	}
 }
 
-// duration returns the timeout called name: the default if it is unset, the
-// maximum if it is above.
-func (d *draft) duration(name string, m *durationpb.Duration, def, most time.Duration) time.Duration {
+// duration returns the timeout at path: the default if it is unset, the maximum
+// if it is above.
+func (d *draft) duration(path string, m *durationpb.Duration, def, most time.Duration) time.Duration {
 	if m == nil {
 		return def
 	}
-	path := "options.timeouts." + name
 	if err := m.CheckValid(); err != nil {
 		d.wrong(path, "it is not a duration that protobuf allows")
 		return def
@@ -178,7 +182,7 @@ func (d *draft) response(m *fetchgatev1.ResponseOptions) {
 	r := &d.plan.Response
 	*r = fetch.ResponsePlan{
 		MaxInterim: l.MaxInterim, MaxCodings: l.MaxCodings, MaxRatio: l.MaxDecodedRatio, RatioFloor: l.DecodedRatioFloor,
-		Decode: m == nil || m.Decode == nil || m.GetDecode(), Interim: m.GetInterim(),
+		Decode: !d.plan.Verbatim, Interim: m.GetInterim(), KeepChunks: m.GetChunkBoundaries(),
 		MaxHeadBytes: l.MaxResponseFieldBytes, MaxFields: l.MaxResponseFields,
 		MaxBodyBytes: l.MaxResponseBodyBytes, TooLarge: fetch.ReasonResponseTooLarge,
 	}
@@ -187,6 +191,12 @@ func (d *draft) response(m *fetchgatev1.ResponseOptions) {
 	}
 	if m == nil {
 		return
+	}
+	if m.Decode != nil {
+		r.Decode = m.GetDecode()
+	}
+	if r.KeepChunks && !d.stream {
+		d.wrong("options.response.chunk_boundaries", "the answer of %s is one piece, in which nothing tells where chunks end; use StreamFetch, or leave it out", d.rpc)
 	}
 	if m.MaxBodyBytes != nil {
 		if most := d.number("options.response.max_body_bytes", m.GetMaxBodyBytes(), 0, r.MaxBodyBytes); most < r.MaxBodyBytes {

@@ -97,7 +97,6 @@ func TestEveryTimeoutIsCheckedAndClamped(t *testing.T) {
 }
 
 func checkTimeout(t *testing.T, s shape, fd protoreflect.FieldDescriptor, byDefault, most time.Duration) {
-	path := "options.timeouts." + string(fd.Name())
 	set := func(d *durationpb.Duration) (*fetch.Plan, []violation) {
 		return planned(t, s, func(_ *fetchgatev1.HttpRequest, o *fetchgatev1.FetchOptions) {
 			if d != nil {
@@ -105,6 +104,26 @@ func checkTimeout(t *testing.T, s shape, fd protoreflect.FieldDescriptor, byDefa
 			}
 		})
 	}
+	got := func(p *fetch.Plan) time.Duration { return timeoutOf(t, p.Timeouts, fd.Name()) }
+	checkDuration(t, "options.timeouts."+string(fd.Name()), set, got, byDefault, most)
+}
+
+// TestContinueTimeoutIsCheckedAndClamped: it is a timeout, though it is not
+// among the others.
+func TestContinueTimeoutIsCheckedAndClamped(t *testing.T) {
+	set := func(d *durationpb.Duration) (*fetch.Plan, []violation) {
+		return planned(t, unary, func(r *fetchgatev1.HttpRequest, o *fetchgatev1.FetchOptions) {
+			r.Body = rawBody(1)
+			o.Protocol.ExpectContinue, o.Protocol.ContinueTimeout = proto.Bool(true), d
+		})
+	}
+	got := func(p *fetch.Plan) time.Duration { return p.Timeouts.Continue }
+	checkDuration(t, "options.protocol.continue_timeout", set, got, time.Second, 30*time.Second)
+}
+
+// checkDuration holds what set makes of a duration at path to its default and
+// its maximum.
+func checkDuration(t *testing.T, path string, set func(*durationpb.Duration) (*fetch.Plan, []violation), got func(*fetch.Plan) time.Duration, byDefault, most time.Duration) {
 	for _, c := range []struct {
 		given   *durationpb.Duration
 		want    time.Duration
@@ -123,7 +142,7 @@ func checkTimeout(t *testing.T, s shape, fd protoreflect.FieldDescriptor, byDefa
 			t.Errorf("%v is refused: %v", c.given, violations)
 			continue
 		}
-		if got := timeoutOf(t, plan.Timeouts, fd.Name()); got != c.want {
+		if got := got(plan); got != c.want {
 			t.Errorf("%v gives %v, want %v", c.given, got, c.want)
 		}
 		if want := map[bool][]string{true: {path}}[c.clamped]; !slices.Equal(plan.Clamped, want) {
@@ -136,7 +155,7 @@ func checkTimeout(t *testing.T, s shape, fd protoreflect.FieldDescriptor, byDefa
 		{Seconds: 315_576_000_001}, {Seconds: math.MaxInt64}, {Seconds: math.MinInt64},
 	} {
 		if plan, violations := set(nonsense); plan != nil {
-			t.Errorf("%v is taken for %v", nonsense, timeoutOf(t, plan.Timeouts, fd.Name()))
+			t.Errorf("%v is taken for %v", nonsense, got(plan))
 		} else {
 			wantRefused(t, violations, path, "FIELD_INVALID")
 		}
@@ -535,6 +554,12 @@ func FuzzPlan(f *testing.F) {
 		{}, typicalRequest(),
 		{Request: &fetchgatev1.HttpRequest{Url: "http://[::1]:8080/%zz?#é", RawTarget: "*", Method: "OPTIONS", Body: formBody("x")}},
 		{
+			Request: &fetchgatev1.HttpRequest{Url: "http://example.com/", Body: rawBody(2), Trailers: headersNamed(2), Headers: []*fetchgatev1.HeaderField{
+				{Name: "hOST", Value: []byte("Example.com")}, {Name: "a_b"}, {Name: "Transfer-Encoding", Value: []byte("chunked")},
+				{Name: "Expect", Value: []byte("100-continue")}, {Name: "Trailer", Value: []byte("X-0, X-1")}}},
+			Options: &fetchgatev1.FetchOptions{Verbatim: proto.Bool(true), Protocol: &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true)}},
+		},
+		{
 			Request: &fetchgatev1.HttpRequest{OmitDefaultFields: []string{"é"}},
 			Options: &fetchgatev1.FetchOptions{Timeouts: &fetchgatev1.Timeouts{Total: &durationpb.Duration{Nanos: -1}}},
 		},
@@ -571,8 +596,15 @@ func FuzzPlan(f *testing.F) {
 				t.Errorf("%s is %v", fd.Name(), d)
 			}
 		}
-		if err := fetch.CheckFields(plan.Fields, 104, 65<<10); err != nil {
+		place := fetch.InHead
+		if plan.Verbatim {
+			place = fetch.InVerbatimHead
+		}
+		if err := fetch.CheckFieldsIn(place, plan.Fields, nil, 104, 65<<10); err != nil {
 			t.Error(err)
+		}
+		if plan.Source == nil && (len(plan.Trailers) > 0 || plan.ExpectContinue) {
+			t.Error("without a body there are trailers, or it is to wait")
 		}
 		if plan.Destination.Host == "" || fetch.CheckMethod(plan.Method) != nil {
 			t.Errorf("the plan is for %q %q", plan.Method, plan.Destination.URL())

@@ -174,7 +174,7 @@ func TestRefusals(t *testing.T) {
 		reason string
 	}{
 		"nothing":     {&fetchgatev1.FetchRequest{}, codes.InvalidArgument, "FIELD_INVALID"},
-		"not offered": {refused(func(m *fetchgatev1.FetchRequest) { m.Options.Verbatim = proto.Bool(true) }), codes.InvalidArgument, "NOT_OFFERED"},
+		"not offered": {refused(func(m *fetchgatev1.FetchRequest) { m.Options.Hedge = &fetchgatev1.HedgePolicy{} }), codes.InvalidArgument, "NOT_OFFERED"},
 		"invalid":     {refused(func(m *fetchgatev1.FetchRequest) { m.Request.Url = "x" }), codes.InvalidArgument, "INVALID_URL"},
 		"denied":      {refused(func(m *fetchgatev1.FetchRequest) { m.Request.Url = "http://localhost/" }), codes.PermissionDenied, "DESTINATION_DENIED"},
 	} {

@@ -216,6 +216,7 @@ type streamSink struct {
 	failed  atomic.Pointer[error]
 	sending atomic.Int32
 	closed  bool    // nothing more is pushed
+	most    int64   // bytes of memory for data that may be out
 	lent    *[]byte // what Buffer lent and Data has not taken
 	offset  int64
 	// refuse is why Data takes nothing more.
@@ -227,7 +228,10 @@ type streamSink struct {
 // not read, and not beyond ctx, which is that of the stream.
 func newStreamSink(ctx context.Context, stream sender, h *held, stall time.Duration) *streamSink {
 	h.returned = make(chan struct{}, 1)
-	s := &streamSink{ctx: ctx, stream: stream, held: h, stall: stall, queue: make(chan any), done: make(chan struct{}), late: make(chan struct{})}
+	s := &streamSink{
+		ctx: ctx, stream: stream, held: h, stall: stall, most: maxStreamBytes,
+		queue: make(chan any), done: make(chan struct{}), late: make(chan struct{}),
+	}
 	go s.send()
 	return s
 }
@@ -316,6 +320,7 @@ func (s *streamSink) close() error {
 	s.closed = true
 	close(s.queue)
 	defer s.patience()()
+	late := s.tooLate.Load()
 	select {
 	case <-s.done:
 	case <-s.late:
@@ -326,6 +331,9 @@ func (s *streamSink) close() error {
 	}
 	if err := s.failed.Load(); err != nil {
 		return *err
+	}
+	if late != nil {
+		return late // what it was given up for did not get into the queue
 	}
 	select {
 	case <-s.done:
@@ -344,12 +352,20 @@ func (s *streamSink) Hop(h fetch.Head, url string) error {
 }
 
 func (s *streamSink) Head(h fetch.Head, url string) error {
+	if h.Protocol == "HTTP/2" {
+		s.most = maxStreamBytesH2
+	}
 	return s.push(&fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Head{Head: headMessage(h, url)}})
 }
 
-// maxStreamBytes is the most memory that one stream has out: a message that
-// gRPC has not sent and the next one.
-const maxStreamBytes = 2 * dataBytes
+// The most memory that one stream has out. Over HTTP/1.1 it is a message that
+// gRPC has not sent and the next one. Over HTTP/2 the next one waits in the
+// window of its stream instead, which counts against the same 256 KiB: here one
+// message is out, with room for a copy of one that is small.
+const (
+	maxStreamBytes   = 2 * dataBytes
+	maxStreamBytesH2 = dataBytes + firstBytes
+)
 
 func (s *streamSink) Buffer() []byte {
 	if s.lent == nil && s.refuse == nil {
@@ -361,9 +377,9 @@ func (s *streamSink) Buffer() []byte {
 	return (*s.lent)[:0]
 }
 
-// take lends a buffer of length n once the stream has no more than
-// maxStreamBytes out with it. It returns nil, and notes why, if there is no
-// memory or the caller is not waited for any more.
+// take lends a buffer of length n once the stream has no more than most bytes
+// out with it. It returns nil, and notes why, if there is no memory or the
+// caller is not waited for any more.
 func (s *streamSink) take(n int) *[]byte {
 	if !s.hasRoom(n) && !s.awaitRoom(n) {
 		return nil
@@ -377,7 +393,7 @@ func (s *streamSink) take(n int) *[]byte {
 }
 
 func (s *streamSink) hasRoom(n int) bool {
-	return s.held.bytes.Load()+int64(buffers.size(n)) <= maxStreamBytes
+	return s.held.bytes.Load()+int64(buffers.size(n)) <= s.most
 }
 
 // awaitRoom waits until gRPC has sent enough of what is out.
@@ -397,12 +413,12 @@ func (s *streamSink) awaitRoom(n int) bool {
 	return true
 }
 
-func (s *streamSink) Data(b []byte, _ bool) error {
+func (s *streamSink) Data(b []byte, endOfChunk bool) error {
 	body := s.taken(b)
 	if s.refuse != nil {
 		return s.refuse
 	}
-	data := &fetchgatev1.Data{OffsetBytes: s.offset}
+	data := &fetchgatev1.Data{OffsetBytes: s.offset, EndOfHttpChunk: endOfChunk}
 	s.offset += int64(len(b))
 	return s.push(&dataReply{
 		StreamFetchResponse: &fetchgatev1.StreamFetchResponse{Event: &fetchgatev1.StreamFetchResponse_Data{Data: data}},
@@ -413,11 +429,13 @@ func (s *streamSink) Data(b []byte, _ bool) error {
 // taken returns b as the body of a message, unless there is no memory for it.
 // A small message gets a buffer of its size: gRPC bounds what it queues for a
 // stalled caller by bytes, and would keep large buffers with little in them.
+// Where there is no room for a second buffer the lent one goes out: to wait for
+// room while it is lent could last for ever.
 func (s *streamSink) taken(b []byte) mem.Buffer {
 	if s.refuse != nil {
 		return nil
 	}
-	if len(b) > dataBytes/4 {
+	if len(b) > dataBytes/4 || !s.hasRoom(len(b)) {
 		buffer := s.lent
 		s.lent = nil
 		*buffer = b

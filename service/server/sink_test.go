@@ -379,48 +379,56 @@ func TestStreamSinkEndsWithItsStream(t *testing.T) {
 }
 
 // TestStalledStreamsKeepLittle: a stream whose caller does not read keeps 256 KiB
-// at most, however its messages are cut, and goes on when the caller reads.
+// at most, and over HTTP/2 132 KiB, beside which there is the window of its
+// stream. That holds however its messages are cut, and it goes on when the
+// caller reads.
 func TestStalledStreamsKeepLittle(t *testing.T) {
-	for _, size := range []int{1, 20, 1 << 10, 1<<10 + 1, 4 << 10, 4<<10 + 1, 32 << 10, 32<<10 + 1, dataBytes} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				stream, pool := &stubStream{t: t, keep: true}, newLedger(t)
-				sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
-				const messages = 300
-				ended := make(chan error)
-				go func() {
-					var err error
-					for range messages {
-						if err = give(t, sink, pattern(size), size); err != nil {
-							break
-						}
-					}
-					ended <- err
-				}()
-				var err error
-				for waiting := true; waiting; {
-					synctest.Wait()
-					select {
-					case err = <-ended:
-						waiting = false
-					default:
-						stream.read()
-					}
-				}
-				if closed := sink.close(); err != nil || closed != nil {
-					t.Fatal(err, closed)
-				}
-				stream.read()
-				if pool.most > maxStreamBytes {
-					t.Errorf("messages of %d bytes keep %d bytes of buffers, want at most %d", size, pool.most, maxStreamBytes)
-				}
-				if len(stream.events) != messages {
-					t.Errorf("%d messages came, want %d", len(stream.events), messages)
-				}
-				pool.settled()
+	for protocol, most := range map[string]int{"HTTP/1.1": 256 << 10, "HTTP/2": 132 << 10} {
+		for _, size := range []int{1, 20, 1 << 10, 1<<10 + 1, 4 << 10, 4<<10 + 1, 32 << 10, 32<<10 + 1, dataBytes} {
+			t.Run(fmt.Sprint(protocol, " ", size), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { stallOften(t, protocol, size, most) })
 			})
-		})
+		}
 	}
+}
+
+// stallOften sends messages of a size to a caller that reads only when nothing
+// else goes on.
+func stallOften(t *testing.T, protocol string, size, most int) {
+	stream, pool := &stubStream{t: t, keep: true}, newLedger(t)
+	sink := newStreamSink(t.Context(), stream, accounted(t, pool), time.Hour)
+	const messages = 300
+	ended := make(chan error)
+	go func() {
+		err := sink.Head(fetch.Head{Protocol: protocol, Status: 200}, "http://a/")
+		for range messages {
+			if err == nil {
+				err = give(t, sink, pattern(size), size)
+			}
+		}
+		ended <- err
+	}()
+	var err error
+	for waiting := true; waiting; {
+		synctest.Wait()
+		select {
+		case err = <-ended:
+			waiting = false
+		default:
+			stream.read()
+		}
+	}
+	if closed := sink.close(); err != nil || closed != nil {
+		t.Fatal(err, closed)
+	}
+	stream.read()
+	if pool.most > most {
+		t.Errorf("messages of %d bytes keep %d bytes of buffers, want at most %d", size, pool.most, most)
+	}
+	if got := stream.events[1:]; len(got) != messages || !bytes.Equal(got[messages-1].message.GetData().GetData(), pattern(size)) {
+		t.Errorf("%d messages came, want %d, the last one whole", len(got), messages)
+	}
+	pool.settled()
 }
 
 // TestStallEndsAStream: a caller that reads nothing is waited for as long as the

@@ -164,14 +164,31 @@ func frame(req *http.Request, x *exchange) {
 		// Without this, the library reads ahead to find out about empty bodies.
 		req.TransferEncoding = []string{"chunked"}
 		if x.req.Trailers != nil {
-			req.Trailer = http.Header{}
-			x.upload.ended = func(fields []fetch.Field) { addFields(req.Trailer, fields) }
+			trail(req, x)
 		}
 	case x.req.Length == 0:
 		// With this, a length of 0 is said for every method but GET and HEAD.
 		req.Body, req.TransferEncoding = http.NoBody, []string{"identity"}
 	default:
 		req.Body, req.ContentLength = x.upload, x.req.Length
+	}
+}
+
+// trail has req end with the trailers of the upload. The library forgets those
+// of which it was not told before, so that there may be none.
+func trail(req *http.Request, x *exchange) {
+	req.Trailer = make(http.Header, len(x.req.TrailerNames))
+	for _, name := range x.req.TrailerNames {
+		req.Trailer[textproto.CanonicalMIMEHeaderKey(name)] = nil
+	}
+	x.upload.ended = func(fields []fetch.Field) error {
+		for _, f := range fields {
+			if _, named := req.Trailer[textproto.CanonicalMIMEHeaderKey(f.Name)]; !named {
+				return uploadFailure(fetch.ReasonUploadAborted, "over HTTP/2, trailers must be named before the body ends", nil)
+			}
+		}
+		addFields(req.Trailer, fields)
+		return nil
 	}
 }
 

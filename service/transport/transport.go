@@ -45,7 +45,9 @@ type Transport struct {
 	limits fetch.Limits
 	log    *slog.Logger
 	pool   *pool
-	h2     *h2Engine
+	// h1 puts an engine on a connection of HTTP/1.1.
+	h1 func(*conn, fetch.Limits) engine
+	h2 *h2Engine
 	// calls are the calls into the HTTP/2 library, those left behind included.
 	calls tally
 }
@@ -58,6 +60,7 @@ func New(o Options) *Transport {
 	if t.log == nil {
 		t.log = slog.Default()
 	}
+	t.h1 = func(c *conn, limits fetch.Limits) engine { return newH1(c, limits) }
 	t.h2 = newH2Engine(o.Limits, &t.calls, t.log)
 	return t
 }
@@ -200,7 +203,7 @@ func (t *Transport) start(ctx context.Context, x *exchange, c *conn) (err error)
 		c.engine, err = t.h2.on(ctx, x, c)
 		return err
 	}
-	c.engine = newH1(c, t.limits)
+	c.engine = t.h1(c, t.limits)
 	return nil
 }
 

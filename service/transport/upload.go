@@ -25,9 +25,9 @@ type upload struct {
 	// when they have been, and more is asked for.
 	gave  func(n int)
 	asked func()
-	// ended, if set, is called when the body has been read and its trailers are
-	// known.
-	ended func(trailers []fetch.Field)
+	// ended, if set, takes the trailers when the body has been read, or fails the
+	// upload.
+	ended func(trailers []fetch.Field) error
 
 	mu      sync.Mutex
 	read    int64
@@ -124,7 +124,9 @@ func (u *upload) complete() error {
 		return err
 	}
 	if u.ended != nil {
-		u.ended(u.trailer)
+		if err := u.ended(u.trailer); err != nil {
+			return err
+		}
 	}
 	return io.EOF
 }

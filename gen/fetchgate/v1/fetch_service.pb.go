@@ -398,11 +398,12 @@ type Data struct {
 	// for a download that starts at N, from N on.
 	OffsetBytes int64 `protobuf:"varint,1,opt,name=offset_bytes,json=offsetBytes,proto3" json:"offset_bytes,omitempty"`
 	// Whether an HTTP chunk of the upstream ends here (RFC 9112 section 7.1), if
-	// options.response.chunk_boundaries asks for it.
+	// options.response.chunk_boundaries asks for it. Of a large chunk, which comes
+	// in several pieces, the last one says so.
 	EndOfHttpChunk bool `protobuf:"varint,2,opt,name=end_of_http_chunk,json=endOfHttpChunk,proto3" json:"end_of_http_chunk,omitempty"`
 	// Whether a line ends here, with framing LINES.
 	EndOfLine bool `protobuf:"varint,3,opt,name=end_of_line,json=endOfLine,proto3" json:"end_of_line,omitempty"`
-	// The bytes, at least one.
+	// The bytes. At least one, unless end_of_http_chunk is all there is to tell.
 	Data          []byte `protobuf:"bytes,15,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

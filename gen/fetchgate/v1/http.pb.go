@@ -149,8 +149,8 @@ func (BodyCoding) EnumDescriptor() ([]byte, []int) {
 type HeaderField struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The field name: a token (RFC 9110 section 5.1) of at most 1,024 bytes.
-	// Names with "_" are refused, since many servers read it as "-".
-	// Required.
+	// Names with "_" are refused, since many servers read it as "-", but for
+	// options.verbatim. Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The field value: tab, space, visible ASCII and bytes 0x80 to 0xFF, with no
 	// white space at either end (RFC 9110 section 5.5). Other bytes are refused.
@@ -403,19 +403,27 @@ type HttpRequest struct {
 	Params []*QueryParam `protobuf:"bytes,4,rep,name=params,proto3" json:"params,omitempty"`
 	// The header fields in order: at most 100 and 64 KiB (name, value and 4
 	// bytes each). Refused by name: Host, Content-Length, Transfer-Encoding,
-	// Connection, Expect, TE (there is an option for each), Proxy-*, Upgrade,
-	// HTTP2-Settings, Keep-Alive, Trailer and names that start with ":".
+	// Connection, Expect, TE, Trailer (there is an option for each; with
+	// options.verbatim they may be here), Proxy-*, Upgrade, HTTP2-Settings,
+	// Keep-Alive and names that start with ":".
 	// A field named here replaces the default field of that name.
 	Headers []*HeaderField `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty"`
-	// Cookies for the jar of this fetch. At most 50.
+	// Cookies for the jar of this fetch. At most 50. With options.verbatim:
+	// refused.
 	Cookies []*Cookie `protobuf:"bytes,6,rep,name=cookies,proto3" json:"cookies,omitempty"`
 	// Trailer fields sent after the body (RFC 9110 section 6.5); the body is then
-	// chunked on HTTP/1.1. Same limits as headers.
+	// chunked on HTTP/1.1, and a Trailer field names them. They count against the
+	// limits of headers. Without a body: refused. Refused by name are the fields
+	// that headers refuse and those that a recipient needs before the body (section
+	// 6.5.1): Authorization, Cookie, Content-Type, Content-Encoding,
+	// Content-Range, Range, Cache-Control, Pragma, Max-Forwards, If-*. A redirect
+	// takes along those that it takes of headers.
 	Trailers []*HeaderField `protobuf:"bytes,7,rep,name=trailers,proto3" json:"trailers,omitempty"`
 	// Names of default fields not to send: "user-agent", "accept",
 	// "accept-encoding"; case does not matter. Another name is refused.
 	OmitDefaultFields []string `protobuf:"bytes,8,rep,name=omit_default_fields,json=omitDefaultFields,proto3" json:"omit_default_fields,omitempty"`
-	// The body. Unset: none. Any method may have one.
+	// The body. Unset: none. Any method may have one. An empty one sends
+	// "Content-Length: 0".
 	Body          *Body `protobuf:"bytes,15,opt,name=body,proto3" json:"body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -519,7 +527,7 @@ func (x *HttpRequest) GetBody() *Body {
 type Body struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of body. Required. Each kind sets Content-Type, unless
-	// HttpRequest.headers has one.
+	// HttpRequest.headers has one or options.verbatim is set.
 	//
 	// Types that are valid to be assigned to Kind:
 	//

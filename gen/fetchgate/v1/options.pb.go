@@ -596,7 +596,14 @@ type FetchOptions struct {
 	Report *ReportDetail `protobuf:"varint,13,opt,name=report,proto3,enum=fetchgate.v1.ReportDetail,oneof" json:"report,omitempty"`
 	// Send exactly what the request says: nothing added, followed, decoded or
 	// stored; one hop, one attempt. For adapters that stand in for a library's
-	// own transport. Default false.
+	// own transport. Beside it are refused: request.cookies, redirects, retries
+	// and response.decode. HttpRequest.headers may have Host, Content-Length,
+	// Transfer-Encoding, Connection, Expect, TE and Trailer, once each and with the
+	// value that fetchgate sends anyway: on HTTP/1.1 they tell the place and the
+	// spelling, on HTTP/2 they are dropped (RFC 9113 section 8.2.2).
+	// "Transfer-Encoding: chunked" has the body sent in chunks; "Content-Length: 0"
+	// needs no body. Connections are shared with verbatim fetches of the same
+	// caller alone. Default false.
 	Verbatim *bool `protobuf:"varint,14,opt,name=verbatim,proto3,oneof" json:"verbatim,omitempty"`
 	// Labels for the audit record, at most 16: names of 1 to 64 characters
 	// a-z, 0-9, "_" and "-", values of at most 128 bytes.
@@ -1666,10 +1673,13 @@ type ProtocolOptions struct {
 	// Which protocol to speak. Default: as ALPN chooses.
 	Version *HttpVersion `protobuf:"varint,1,opt,name=version,proto3,enum=fetchgate.v1.HttpVersion,oneof" json:"version,omitempty"`
 	// Whether to wait for 100 Continue before sending the body (RFC 9110 section
-	// 10.1.1). Default false.
+	// 10.1.1). If the answer is 417, the request goes out again without asking,
+	// once, as a further hop; but for verbatim, and for a body that cannot be sent
+	// again. Without a body, or with an empty one: refused. Default false.
 	ExpectContinue *bool `protobuf:"varint,2,opt,name=expect_continue,json=expectContinue,proto3,oneof" json:"expect_continue,omitempty"`
 	// How long to wait for it before sending the body all the same. Default 1 s,
-	// maximum 30 s, above clamped.
+	// maximum 30 s, above clamped; 0 or less refused, and so is one without
+	// expect_continue.
 	ContinueTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=continue_timeout,json=continueTimeout,proto3,oneof" json:"continue_timeout,omitempty"`
 	// The Host field or :authority to send instead of the URL's, where a rule
 	// allows it.
@@ -1750,7 +1760,10 @@ type ResponseOptions struct {
 	// Give the body as text: decoded to UTF-8 by the charset of Content-Type, a
 	// byte order mark, then detection. Default false.
 	Text *bool `protobuf:"varint,3,opt,name=text,proto3,oneof" json:"text,omitempty"`
-	// Report where HTTP chunks end, for streams. Default false.
+	// Report where HTTP chunks end: no Data then has bytes of two of them. Only
+	// for streams, by Fetch refused. A body that is decoded has no boundaries any
+	// more, and none are told; set decode to false to have them. Nor has one over
+	// HTTP/2. Default false.
 	ChunkBoundaries *bool `protobuf:"varint,4,opt,name=chunk_boundaries,json=chunkBoundaries,proto3,oneof" json:"chunk_boundaries,omitempty"`
 	// Pass on interim (1xx) heads. Default false.
 	Interim *bool `protobuf:"varint,5,opt,name=interim,proto3,oneof" json:"interim,omitempty"`

@@ -27,6 +27,9 @@ type section struct {
 // find looks at what of b it has not seen and returns where the section ends,
 // its empty line included; 0 means that it goes on.
 func (s *section) find(b []byte, limits Limits) (end int, fault *Fault) {
+	if fault := s.judgeStart(b); fault != nil {
+		return 0, fault
+	}
 	for s.seen < len(b) {
 		n := bytes.IndexByte(b[s.seen:], '\n') + 1
 		if n == 0 {
@@ -51,7 +54,7 @@ func (s *section) find(b []byte, limits Limits) (end int, fault *Fault) {
 	if s.seen > limits.Bytes {
 		return 0, TooManyBytes(limits.Bytes)
 	}
-	return 0, s.judgeStart(b)
+	return 0, nil
 }
 
 func (s *section) judge(line []byte, first bool, limits Limits) *Fault {
@@ -179,6 +182,27 @@ func IsToken[T string | []byte](s T) bool {
 		}
 	}
 	return len(s) > 0
+}
+
+// equalFold tells whether a and b differ in the case of ASCII letters at most. To
+// Unicode, the Kelvin sign is a k too, and to no server.
+func equalFold(a []byte, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i, c := range a {
+		if lower(c) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
 }
 
 func areDigits(b []byte) bool {

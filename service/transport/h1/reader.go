@@ -13,7 +13,8 @@ type Stream interface {
 	// Ready waits until Read has bytes, the end or an error to return without
 	// waiting, or the time for reading is over.
 	Ready() error
-	// Read takes what is there, and does not wait if Ready has returned nil.
+	// Read takes what is there, and does not wait if Ready has returned nil. An
+	// error that comes with bytes comes again without.
 	io.Reader
 }
 
@@ -184,7 +185,8 @@ func (r *Reader) ReadChunk(get func() []byte) (b []byte, endOfChunk bool, err er
 	case r.keep:
 		n, err := r.take(p[:min(int64(len(p)), r.chunks.left)])
 		r.chunks.took(n)
-		return p[:n], n > 0 && r.chunks.left == 0, unexpected(err)
+		r.err = unexpected(err)
+		return p[:n], n > 0 && r.chunks.left == 0, r.err
 	}
 	n, err := r.readChunks(p)
 	return p[:n], false, err
@@ -280,8 +282,11 @@ func (r *Reader) readChunks(p []byte) (int, error) {
 	} else {
 		r.hold(p[used:came])
 	}
-	if r.err = unexpected(err); fault != nil {
+	switch {
+	case fault != nil:
 		r.err = fault
+	case came == 0:
+		r.err = unexpected(err)
 	}
 	if data > 0 {
 		return data, nil // the error comes with the next read

@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 func AppendHead(b []byte, r *fetch.Request, authority string) []byte {
 	own := ownFields(r, authority)
 	if r.Verbatim {
+		own[trailer] = ""
 		for _, f := range r.Fields {
 			if i := ownIndex(f.Name); i >= 0 {
 				own[i] = "" // it is in its place already
@@ -108,7 +108,7 @@ func expectsBody(method string) bool {
 
 // Agrees tells whether f, if it is one of the fields that are not the caller's
 // to choose, says what r goes out with: a value that differs from that in the
-// case of letters alone, "keep-alive" on a connection that stays open, or that
+// case of ASCII letters alone, "keep-alive" on a connection that stays open, or that
 // trailers are welcome, which they are.
 func Agrees(f fetch.Field, r *fetch.Request, authority string) bool {
 	i := ownIndex(f.Name)
@@ -122,7 +122,7 @@ func Agrees(f fetch.Field, r *fetch.Request, authority string) bool {
 	case i == te:
 		value = "trailers"
 	}
-	return value != "" && bytes.EqualFold(f.Value, []byte(value))
+	return value != "" && equalFold(f.Value, value)
 }
 
 // ChunkHead is the most that AppendChunkHead appends.
