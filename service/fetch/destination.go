@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -38,23 +37,38 @@ func defaultPort(scheme string) uint16 {
 // String returns the ASCII serialization of the origin (RFC 6454 section 6.2):
 // "https://host", with the port unless it is the scheme's default. It is also
 // how a Destination is printed, so that a query never is by accident.
-func (o Origin) String() string { return o.Scheme + "://" + o.Authority() }
+func (o Origin) String() string {
+	b := append(append(make([]byte, 0, shortURL), o.Scheme...), "://"...)
+	return string(o.appendAuthority(b))
+}
+
+// shortURL is how long most URLs are at most: so much is put together without
+// an allocation.
+const shortURL = 128
 
 // Authority returns the Host field or :authority of the origin: host and port,
 // without the scheme's default port (RFC 9110 section 7.2).
-func (o Origin) Authority() string {
-	if o.Port != defaultPort(o.Scheme) {
-		return o.HostPort()
-	}
-	if strings.Contains(o.Host, ":") {
-		return "[" + o.Host + "]"
-	}
-	return o.Host
-}
+func (o Origin) Authority() string { return string(o.appendAuthority(make([]byte, 0, shortURL))) }
 
 // HostPort returns host and port, always with the port.
-func (o Origin) HostPort() string {
-	return net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))
+func (o Origin) HostPort() string { return string(o.appendHostPort(make([]byte, 0, shortURL))) }
+
+func (o Origin) appendAuthority(b []byte) []byte {
+	if o.Port == defaultPort(o.Scheme) {
+		return o.appendHost(b)
+	}
+	return o.appendHostPort(b)
+}
+
+func (o Origin) appendHostPort(b []byte) []byte {
+	return strconv.AppendUint(append(o.appendHost(b), ':'), uint64(o.Port), 10)
+}
+
+func (o Origin) appendHost(b []byte) []byte {
+	if strings.Contains(o.Host, ":") {
+		return append(append(append(b, '['), o.Host...), ']')
+	}
+	return append(b, o.Host...)
 }
 
 // Addr returns the address that the host is, and false if it is a name.
@@ -65,15 +79,17 @@ func (o Origin) Addr() (netip.Addr, bool) {
 
 // URL returns the canonical URL with its fragment. The target "*" has no path
 // to show (RFC 9110 section 7.1).
-func (d Destination) URL() string {
-	u := d.Origin.String()
+func (d Destination) URL() string { return string(d.appendURL(make([]byte, 0, shortURL))) }
+
+func (d Destination) appendURL(b []byte) []byte {
+	b = d.Origin.appendAuthority(append(append(b, d.Scheme...), "://"...))
 	if d.Target != "*" {
-		u += d.Target
+		b = append(b, d.Target...)
 	}
 	if d.Fragment != "" {
-		u += "#" + d.Fragment
+		b = append(append(b, '#'), d.Fragment...)
 	}
-	return u
+	return b
 }
 
 // RedactedURL is the URL for logs and messages: what a query holds is replaced

@@ -241,7 +241,7 @@ func errTooLong(part string) error {
 
 // bounded returns d if its canonical URL is within MaxURLBytes.
 func (d Destination) bounded(part string) (Destination, error) {
-	if len(d.URL()) > MaxURLBytes {
+	if len(d.appendURL(make([]byte, 0, shortURL))) > MaxURLBytes {
 		return Destination{}, errTooLong(part)
 	}
 	return d, nil

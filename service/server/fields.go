@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
@@ -50,16 +51,23 @@ func (d *draft) checked(place fetch.FieldPlace, path string, list []*fetchgatev1
 	return fields, err == nil
 }
 
+// defaultFields are those of requests that omit none. Nobody writes to their
+// values.
+func defaultFields(userAgent string) []fetch.Field {
+	return []fetch.Field{
+		{Name: "User-Agent", Value: []byte(userAgent)},
+		{Name: "Accept", Value: []byte("*/*")},
+		{Name: "Accept-Encoding", Value: []byte(body.AcceptEncoding)},
+	}
+}
+
 // defaults returns the default fields that the request does not omit.
 func (d *draft) defaults(m *fetchgatev1.HttpRequest, given []fetch.Field) []fetch.Field {
-	fields := []fetch.Field{
-		{Name: "User-Agent", Value: []byte(d.userAgent)},
-		{Name: "Accept", Value: []byte("*/*")},
-	}
+	fields := slices.Clone(d.defaultFields)
 	// A part of a coded body cannot be decoded, and a body that is to stay as
 	// it is should not be coded for our sake.
-	if _, part := fetch.Get(given, "Range"); d.plan.Response.Decode && !part {
-		fields = append(fields, fetch.Field{Name: "Accept-Encoding", Value: []byte(body.AcceptEncoding)})
+	if _, part := fetch.Get(given, "Range"); !d.plan.Response.Decode || part {
+		fields = slices.DeleteFunc(fields, func(f fetch.Field) bool { return f.Name == "Accept-Encoding" })
 	}
 	for i, name := range m.GetOmitDefaultFields() {
 		if !isDefaultField(name) {

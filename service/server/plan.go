@@ -16,10 +16,11 @@ import (
 
 // planner makes plans of requests: it checks, fills in defaults and clamps.
 type planner struct {
-	limits     fetch.Limits
-	tls        fetch.TLSSettings
-	userAgent  string
-	generation int64
+	limits fetch.Limits
+	tls    fetch.TLSSettings
+	// defaultFields go with requests that do not omit them.
+	defaultFields []fetch.Field
+	generation    int64
 }
 
 // shape is how one RPC differs from another in what it plans.

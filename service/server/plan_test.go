@@ -27,7 +27,7 @@ var (
 func testPlanner() planner {
 	return planner{
 		limits: fetch.DefaultLimits(), tls: fetch.TLSSettings{RootsID: "roots", MinVersion: tls.VersionTLS12},
-		userAgent: "fetchgate/test", generation: 7,
+		defaultFields: defaultFields("fetchgate/test"), generation: 7,
 	}
 }
 

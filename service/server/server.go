@@ -73,7 +73,7 @@ func New(e *engine.Engine, o Options) *Server {
 	}
 	return &Server{
 		onRefused: o.OnRefused, engine: e, policy: o.Policy, admission: o.Admission, recorder: o.Recorder, log: o.Log,
-		planner: planner{limits: o.Limits, tls: o.TLS, userAgent: o.UserAgent, generation: o.Generation},
+		planner: planner{limits: o.Limits, tls: o.TLS, defaultFields: defaultFields(o.UserAgent), generation: o.Generation},
 	}
 }
 
