@@ -78,6 +78,7 @@ type turn struct {
 	// waiting tells that the request's body waits for 100 Continue.
 	waiting  bool
 	uploaded chan struct{} // closed when all is sent, or cannot be; nil if nothing is being sent
+	upgrade  *upgraded     // what became of the connection; nil unless it changed its protocol
 
 	framing  h1.Framing
 	received int64 // bytes of the body
@@ -213,7 +214,13 @@ func (t *turn) end(err error) {
 	}
 	t.err = io.EOF
 	t.trailers = withoutOwn(t.reader.Trailers())
-	t.x.complete(t.closeCause())
+	why := t.closeCause()
+	if reset := t.wroteError(); errors.Is(reset, syscall.ECONNRESET) && !t.framing.Chunked && t.framing.Length < 0 {
+		// The socket tells of a reset once. What the reader took for the end of
+		// a body without a length was none.
+		t.err = t.bodyFailure(reset)
+	}
+	t.x.complete(why)
 }
 
 // abandon ends a turn whose response was not read to its end.
@@ -244,6 +251,9 @@ var errClosed = errors.New("the response body is closed")
 
 // Close gives up what was not read, and with it the connection.
 func (t *turn) Close() error {
+	if t.upgrade != nil {
+		return t.upgrade.Close()
+	}
 	if t.err == nil {
 		t.err = errClosed
 		t.abandon()

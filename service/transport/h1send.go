@@ -34,14 +34,16 @@ func (t *turn) send() error {
 	b := h1.AppendHead((*buf)[:0], r, t.x.authority)
 	defer func() { *buf = b[:0] }()
 	whole := !upload.wanted()
-	if !whole && !r.ExpectContinue && upload.inMemory() && int64(len(b))+upload.length <= wholeRequest {
+	if !whole && !r.ExpectContinue && upload.memory && int64(len(b))+upload.length <= wholeRequest {
 		var err error
 		if b, err = appendBody(b, upload); err != nil {
 			return err
 		}
 		whole = true
 	}
-	t.stream.SetReadDeadline(time.Time{})
+	if !whole {
+		t.stream.SetReadDeadline(time.Time{})
+	}
 	err := t.write(b)
 	switch {
 	case err != nil:
@@ -95,6 +97,10 @@ func (t *turn) wrote() {
 	t.x.wroteRequest()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.c.tls != nil {
+		// TLS answers a message of its own by itself, at any time later.
+		t.stream.SetWriteDeadline(time.Time{})
+	}
 	if !t.headDone {
 		t.stream.SetReadDeadline(time.Now().Add(t.x.req.Timeouts.Head))
 	}
@@ -185,7 +191,9 @@ func piece(b []byte, chunked bool) []byte {
 }
 
 // settleUpload tells, at the end of a response, whether all of the request was
-// sent. What is not sent any more is not wanted.
+// sent. A body that lies in memory, or whose end has been read, goes out as
+// long as the upstream has use for it; what is still to come from elsewhere does
+// not.
 func (t *turn) settleUpload() bool {
 	if t.waiting {
 		t.x.upload.halt()
@@ -197,9 +205,10 @@ func (t *turn) settleUpload() bool {
 	select {
 	case <-t.uploaded:
 	default:
-		if t.x.upload.spent() {
+		switch spent := t.x.upload.spent(); {
+		case !t.x.upload.wanted() && spent:
 			t.hurry()
-		} else {
+		case !spent && !(t.x.upload.wanted() && t.x.upload.memory):
 			t.cut()
 		}
 		<-t.uploaded
@@ -228,7 +237,8 @@ func (t *turn) upgraded(head fetch.Head) *fetch.Response {
 	t.stream.SetReadDeadline(time.Time{})
 	t.stream.SetWriteDeadline(time.Time{})
 	t.err = io.EOF
-	return &fetch.Response{Head: head, Body: t, Upgraded: &upgraded{turn: t, rest: t.reader.Rest()}}
+	t.upgrade = &upgraded{turn: t, rest: t.reader.Rest()}
+	return &fetch.Response{Head: head, Body: t, Upgraded: t.upgrade}
 }
 
 // upgraded is a connection that speaks another protocol. Its end is that of the

@@ -54,6 +54,11 @@ func checkRequest(x *exchange) error {
 	case r.Trailers != nil && r.Framing != fetch.FramingChunked:
 		return mistake("the request has trailers and no chunks")
 	}
+	for _, name := range r.TrailerNames {
+		if err := checkField(fetch.Field{Name: name}); err != nil {
+			return err
+		}
+	}
 	return checkHead(x)
 }
 
@@ -64,7 +69,7 @@ func checkHead(x *exchange) error {
 	for i, f := range x.req.Fields {
 		again := slices.ContainsFunc(x.req.Fields[:i], func(other fetch.Field) bool { return strings.EqualFold(f.Name, other.Name) })
 		switch {
-		case !again && x.req.Framing == fetch.FramingUpgrade && strings.EqualFold(f.Name, "Upgrade"):
+		case !again && x.req.Framing == fetch.FramingUpgrade && strings.EqualFold(f.Name, "Upgrade") && h1.IsFieldText(f.Value):
 			upgrades = true
 		case !again && x.req.Verbatim && h1.IsOwn(f.Name) && h1.Agrees(f, x.req, x.authority):
 		default:

@@ -2,7 +2,10 @@ package transport
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
+	"os"
+	"time"
 )
 
 // secured is TLS over a socket as a stream that is waited for without a buffer:
@@ -47,7 +50,7 @@ func (s *secured) look() bool {
 // is a truncation (RFC 8446 section 6.1).
 func (s *secured) end(err error) {
 	switch {
-	case err == nil, err == errNothing:
+	case err == nil, err == errNothing, errors.Is(err, os.ErrDeadlineExceeded):
 	case err == io.EOF && s.sock.sawFIN.Load():
 		s.err = io.ErrUnexpectedEOF
 	default:
@@ -55,8 +58,15 @@ func (s *secured) end(err error) {
 	}
 }
 
-// Quiet tells that no data came, and not the end.
-func (s *secured) Quiet() bool { return !s.look() }
+// Quiet tells that no data came, and not the end. To find out takes a read,
+// which the time that the last one had, and that may be over, is not for.
+func (s *secured) Quiet() bool {
+	if s.sock.raw == nil {
+		return true // nothing can be found out without waiting
+	}
+	s.SetReadDeadline(time.Time{})
+	return !s.look()
+}
 
 // Read takes what is there. Records are small, so it takes several.
 func (s *secured) Read(p []byte) (n int, err error) {
@@ -69,7 +79,7 @@ func (s *secured) Read(p []byte) (n int, err error) {
 	if s.holds {
 		n, p[0], s.holds = 1, s.first[0], false
 	}
-	for n < len(p) && s.err == nil {
+	for n < len(p) && s.err == nil && (n == 0 || s.sock.raw != nil) {
 		m, err := s.Conn.Read(p[n:])
 		n += m
 		s.end(err)

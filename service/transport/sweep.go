@@ -19,8 +19,12 @@ func (p *pool) sweepLoop() {
 	for {
 		select {
 		case <-ticks.C:
-			for _, c := range p.sweep() {
+			victims, doubtful := p.sweep()
+			for _, c := range victims {
 				c.hangUp()
+			}
+			for _, c := range doubtful {
+				p.examine(c)
 			}
 		case <-p.stop:
 			return
@@ -29,8 +33,9 @@ func (p *pool) sweepLoop() {
 }
 
 // sweep takes out the connections without work that are too old, idle for too
-// long or dead, and the groups that nobody asks for.
-func (p *pool) sweep() (victims []*conn) {
+// long or dead, and the groups that nobody asks for. Doubtful are connections
+// over TLS that got something, which may be a message of TLS's own.
+func (p *pool) sweep() (victims, doubtful []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -38,13 +43,18 @@ func (p *pool) sweep() (victims []*conn) {
 		c := e.Value.(*conn)
 		e = e.Next()
 		var why fetch.CloseCause
+		stirred := c.protocol == protocolH1 && c.sock.stirred()
 		switch {
-		case c.protocol == protocolH1 && c.sock.stirred():
+		case stirred && c.tls == nil:
 			why = fetch.ClosedPeer
 		case !now.Before(c.dies):
 			why = fetch.ClosedAge
 		case now.Sub(c.idleAt) >= p.limits.IdleTimeout:
 			why = fetch.ClosedIdle
+		case stirred:
+			p.occupy(c)
+			doubtful = append(doubtful, c)
+			continue
 		default:
 			continue
 		}
@@ -60,7 +70,16 @@ func (p *pool) sweep() (victims []*conn) {
 			delete(p.groups, k)
 		}
 	}
-	return victims
+	return victims, doubtful
+}
+
+// examine closes a doubtful connection, unless it can take a request.
+func (p *pool) examine(c *conn) {
+	if c.engine.alive() {
+		p.put(c, "")
+	} else {
+		p.discard(c)
+	}
 }
 
 // forget closes the idle connections of the routes that keep refuses and

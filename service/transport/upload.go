@@ -17,6 +17,7 @@ var errHalted = errors.New("the rest of the request body is not wanted")
 type upload struct {
 	body     io.ReadCloser
 	length   int64 // -1 means not known
+	memory   bool  // all of it can be read without waiting
 	trailers func() []fetch.Field
 	// trailer is set when the body has been read.
 	trailer []fetch.Field
@@ -43,16 +44,13 @@ func newUpload(r *fetch.Request) *upload {
 	if r.Framing == fetch.FramingLength {
 		u.length = r.Length
 	}
+	if held, ok := r.Body.(interface{ Len() int }); ok {
+		u.memory = u.length >= 0 && int64(held.Len()) >= u.length
+	}
 	if r.Framing == fetch.FramingNone || r.Framing == fetch.FramingUpgrade || u.length == 0 {
 		u.halt()
 	}
 	return u
-}
-
-// inMemory tells that all of the body can be read without waiting.
-func (u *upload) inMemory() bool {
-	b, ok := u.body.(interface{ Len() int })
-	return ok && u.length >= 0 && int64(b.Len()) >= u.length
 }
 
 func (u *upload) Read(p []byte) (int, error) {

@@ -88,7 +88,7 @@ func ownFields(r *fetch.Request, authority string) (own [owned]string) {
 	case r.Framing == fetch.FramingNone && !r.Verbatim && expectsBody(r.Method):
 		own[contentLength] = "0"
 	}
-	if r.ExpectContinue && r.Framing != fetch.FramingNone {
+	if r.ExpectContinue && (r.Framing == fetch.FramingChunked || r.Framing == fetch.FramingLength && r.Length > 0) {
 		own[expect] = "100-continue"
 	}
 	switch {
