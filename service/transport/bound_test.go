@@ -24,7 +24,7 @@ func TestBoundOfAllConnections(t *testing.T) {
 		})
 		answer := sync.OnceFunc(func() { close(let) })
 		t.Cleanup(answer)
-		tr := newTransport(t, func(l *fetch.Limits) { l.MaxConnections = 3 })
+		tr := p.newTransport(t, func(l *fetch.Limits) { l.MaxConnections = 3 })
 		request := func(key int, path string) *fetch.Request {
 			r := get(t, u.url+path, p)
 			r.Route.Key = fmt.Sprint("key ", key)
@@ -72,7 +72,7 @@ func TestBoundOfAllConnections(t *testing.T) {
 func TestBoundUnderLoad(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.RawQuery) })
-		tr := newTransport(t, func(l *fetch.Limits) { l.MaxConnections, l.MaxConnectionsPerRoute = 4, 2 })
+		tr := p.newTransport(t, func(l *fetch.Limits) { l.MaxConnections, l.MaxConnectionsPerRoute = 4, 2 })
 		var all sync.WaitGroup
 		for i := range 16 {
 			all.Go(func() {

@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -11,9 +12,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -24,7 +28,7 @@ func TestRequestArrivesAsAsked(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		var got *http.Request
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { got = r })
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		r := get(t, u.url, p)
 		r.Method = "PURGE"
 		r.Target = []byte(`/a%2Fb/../c;d?x=%5B1%5D&y=a|b&z`)
@@ -62,7 +66,7 @@ func TestTargets(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		got := make(chan string, 1)
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { got <- r.RequestURI })
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		for _, target := range []string{"/", "//", "//host/x", "///a//b?c=//d", "/?", "//a?", "//a%2f%41?q", "/a?b?c"} {
 			r := get(t, u.url, p)
 			r.Target = []byte(target)
@@ -79,7 +83,7 @@ func TestUserAgentIsTheCallers(t *testing.T) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { got <- r.Header["User-Agent"] })
 		r := get(t, u.url, p)
 		r.Fields = []fetch.Field{{Name: "User-Agent", Value: []byte("mine/1")}}
-		do(t, newTransport(t), r)
+		do(t, p.newTransport(t), r)
 		if ua := <-got; !slices.Equal(ua, []string{"mine/1"}) {
 			t.Errorf("User-Agent arrived as %q", ua)
 		}
@@ -103,7 +107,7 @@ func TestRequestBodies(t *testing.T) {
 					fmt.Fprintf(w, "%d %v %x length %d", n, err, sum.Sum(nil), r.ContentLength)
 				})
 				b := newBody(strings.NewReader(c.body))
-				e := do(t, newTransport(t), post(t, u.url, p, b, c.length))
+				e := do(t, p.newTransport(t), post(t, u.url, p, b, c.length))
 				want := fmt.Sprintf("%d <nil> %x length %d", len(c.body), sha256.Sum256([]byte(c.body)), c.length)
 				if string(e.body) != want || e.err != nil {
 					t.Errorf("the upstream got %q, want %q; %v", e.body, want, e.err)
@@ -120,7 +124,7 @@ func TestRequestBodies(t *testing.T) {
 func TestUploadLengthIsHeld(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		for _, body := range []string{"four", "six!!!"} {
 			b := newBody(strings.NewReader(body))
 			fails(t, tr, post(t, u.url, p, b, 5), fetch.ReasonUploadLengthMismatch)
@@ -132,7 +136,7 @@ func TestUploadLengthIsHeld(t *testing.T) {
 func TestUploadFails(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		gone := io.MultiReader(strings.NewReader("begin"), iotest.ErrReader(errors.New("the caller has gone")))
 		f, _ := fails(t, tr, post(t, u.url, p, newBody(gone), -1), fetch.ReasonUploadAborted)
 		if f.Sent != fetch.SentYes {
@@ -150,9 +154,25 @@ func TestResponseTrailers(t *testing.T) {
 			io.WriteString(w, "body")
 			w.Header().Set("X-Sum", "42")
 		})
-		e := do(t, newTransport(t), get(t, u.url, p))
+		e := do(t, p.newTransport(t), get(t, u.url, p))
 		if got := e.Trailers(); len(got) != 1 || string(got[0].Value) != "42" || !strings.EqualFold(got[0].Name, "X-Sum") {
 			t.Errorf("trailers: %v", got)
+		}
+	})
+}
+
+func TestRequestTrailers(t *testing.T) {
+	overAll(t, func(t *testing.T, p protocol) {
+		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+			_, named := r.Trailer["X-Sum"]
+			io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, named, " ", r.Trailer)
+		})
+		r := post(t, u.url, p, newBody(strings.NewReader("body")), -1)
+		r.TrailerNames = []string{"X-Sum", "X-Not"}
+		r.Trailers = func() []fetch.Field { return list("x-sum: 1", "X-Sum: 2") }
+		if e := do(t, p.newTransport(t), r); string(e.body) != "true map[X-Not:[] X-Sum:[1 2]]" {
+			t.Errorf("arrived: %s", e.body)
 		}
 	})
 }
@@ -166,7 +186,7 @@ func TestExpectContinue(t *testing.T) {
 			}
 			io.Copy(w, r.Body)
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		r := post(t, u.url, p, newBody(strings.NewReader("body")), 4)
 		r.ExpectContinue = true
 		if e := do(t, tr, r); string(e.body) != "body" {
@@ -195,7 +215,7 @@ func TestAnswersWithoutBody(t *testing.T) {
 				w.Header().Set("Content-Length", "10")
 			}
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		for path, status := range map[string]int{"/204": 204, "/304": 304, "/head": 200} {
 			r := get(t, u.url+path, p)
 			if path == "/head" {
@@ -224,7 +244,7 @@ func TestInterimResponses(t *testing.T) {
 			}
 			io.WriteString(w, "done")
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		var heads []fetch.Head
 		r := get(t, u.url, p)
 		r.Interim = func(h fetch.Head) { heads = append(heads, h) }
@@ -254,7 +274,7 @@ func TestResponseFields(t *testing.T) {
 				w.Header().Set("X-Large", strings.Repeat("x", 70_000))
 			}
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		e := do(t, tr, get(t, u.url, p))
 		var cookies []string
 		for _, f := range e.Fields {
@@ -265,7 +285,8 @@ func TestResponseFields(t *testing.T) {
 		if !slices.Equal(cookies, []string{"b=2", "a=1"}) || field(e.Fields, "x-latin") != "caf\xe9" {
 			t.Errorf("fields: %q", e.Fields)
 		}
-		if _, added := fetch.Get(e.Fields, "Cache-Control"); added {
+		// net/http makes one up for Pragma: no-cache.
+		if _, added := fetch.Get(e.Fields, "Cache-Control"); added && p.engine != reference {
 			t.Error("a Cache-Control was made up")
 		}
 		for _, path := range []string{"/many", "/large"} {
@@ -291,7 +312,7 @@ func TestChunksAreNotHeldBack(t *testing.T) {
 				<-more
 				io.WriteString(w, "world")
 			})
-			resp, _, err := newTransport(t).RoundTrip(t.Context(), get(t, u.url, p))
+			resp, _, err := p.newTransport(t).RoundTrip(t.Context(), get(t, u.url, p))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -336,7 +357,7 @@ func TestLargeBodyThroughSmallAndLargeBuffers(t *testing.T) {
 			}
 			w.Write(body)
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		for _, path := range []string{"/length", "/chunked"} {
 			for _, size := range []int{1000, 256 << 10} {
 				resp, _, err := tr.RoundTrip(t.Context(), get(t, u.url+path, p))
@@ -364,7 +385,7 @@ func TestLargeBodyThroughSmallAndLargeBuffers(t *testing.T) {
 func TestConnectionIsUsedAgain(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		first := do(t, tr, get(t, u.url, p)).facts
 		if first.Reused || first.Dials != 1 || !first.Remote.IsValid() || first.Times.Connect <= 0 || (first.TLS != nil) != p.secure {
 			t.Errorf("first: %+v", first)
@@ -388,7 +409,7 @@ func TestCloseAfter(t *testing.T) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
 		r := get(t, u.url, p)
 		r.CloseAfter = true
-		do(t, newTransport(t), r)
+		do(t, p.newTransport(t), r)
 		u.waitGone(t)
 	})
 }
@@ -405,7 +426,7 @@ func TestEarlyAnswer(t *testing.T) {
 			<-stopped
 			io.WriteString(w, "too large")
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		busy, waiting := endless{newBody(nil)}, newWaits("some bytes")
 		for b, closed := range map[io.ReadCloser]*bodyT{busy: busy.bodyT, waiting: waiting.bodyT} {
 			resp, _, err := tr.RoundTrip(t.Context(), post(t, u.url, p, b, -1))
@@ -423,6 +444,73 @@ func TestEarlyAnswer(t *testing.T) {
 	})
 }
 
+// TestEarlyAnswerRetires gets an answer before the upload ended, from an
+// upstream that would go on: another request must not follow half of one.
+func TestEarlyAnswerRetires(t *testing.T) {
+	overWire(t, func(t *testing.T, p protocol) {
+		for status, reason := range map[int]string{413: "Too Large", 200: "OK"} {
+			u := wireUpstream(t, p, func(c net.Conn) {
+				br := bufio.NewReader(c)
+				http.ReadRequest(br)
+				fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Length: 2\r\n\r\nno", status, reason)
+				io.Copy(io.Discard, br)
+			})
+			tr := p.newTransport(t)
+			b := newWaits("begin")
+			if e := do(t, tr, post(t, u.url, p, b, -1)); e.Status != status || string(e.body) != "no" || e.err != nil {
+				t.Errorf("%d %q %v", e.Status, e.body, e.err)
+			}
+			isClosed(t, b.bodyT)
+			u.waitGone(t)
+		}
+	})
+}
+
+// TestBothWaysAtOnce has each piece of an upload answered before the next one
+// is there.
+func TestBothWaysAtOnce(t *testing.T) {
+	overAll(t, func(t *testing.T, p protocol) {
+		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+			c := http.NewResponseController(w)
+			c.EnableFullDuplex()
+			c.Flush()
+			buf := make([]byte, 100)
+			for {
+				n, err := r.Body.Read(buf)
+				w.Write(buf[:n])
+				c.Flush()
+				if err != nil {
+					return
+				}
+			}
+		})
+		tr := p.newTransport(t)
+		upload, source := io.Pipe()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		resp, _, err := tr.RoundTrip(ctx, post(t, u.url, p, upload, -1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		for i := range 5 {
+			piece := fmt.Sprint("piece ", i)
+			io.WriteString(source, piece)
+			got := make([]byte, len(piece))
+			if _, err := io.ReadFull(resp.Body, got); string(got) != piece || err != nil {
+				t.Fatalf("%q came back as %q, %v", piece, got, err)
+			}
+		}
+		source.Close()
+		if rest, err := io.ReadAll(resp.Body); len(rest) > 0 || err != nil {
+			t.Errorf("at the end: %q, %v", rest, err)
+		}
+		if e := do(t, tr, get(t, u.url, p)); !e.facts.Reused {
+			t.Error("the connection was not used again")
+		}
+	})
+}
+
 func TestUpstreamBreaksOff(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
@@ -435,7 +523,7 @@ func TestUpstreamBreaksOff(t *testing.T) {
 			}
 			panic(http.ErrAbortHandler)
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		head, inBody := fetch.ReasonDisconnected, fetch.ReasonIncompleteBody
 		if p.is == "HTTP/2" {
 			head, inBody = fetch.ReasonStreamReset, fetch.ReasonStreamReset
@@ -454,6 +542,57 @@ func TestUpstreamBreaksOff(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTruncationShows ends a response before its end, as each framing tells it.
+func TestTruncationShows(t *testing.T) {
+	const chunked = "Transfer-Encoding: chunked\r\n\r\n"
+	for name, c := range map[string]struct {
+		answer string
+		reset  bool // else what carries HTTP ends, and in TLS without a word
+	}{
+		"length":                {"Content-Length: 6\r\n\r\nhello", false},
+		"length, reset":         {"Content-Length: 6\r\n\r\nhello", true},
+		"in a chunk":            {chunked + "6\r\nhello", false},
+		"behind a chunk":        {chunked + "5\r\nhello", false},
+		"between chunks":        {chunked + "5\r\nhello\r\n", false},
+		"in a size":             {chunked + "5\r\nhello\r\n1", false},
+		"behind the last chunk": {chunked + "5\r\nhello\r\n0\r\n", false},
+		"in the trailers":       {chunked + "5\r\nhello\r\n0\r\nX: y\r\n", false},
+		"by the end, reset":     {"\r\nhello", true},
+		"by the end":            {"\r\nhello", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overWire(t, func(t *testing.T, p protocol) {
+				if name == "by the end" && !p.secure {
+					t.Skip("the end of a connection is the end of this body")
+				}
+				read := make(chan struct{})
+				u := wireUpstream(t, p, func(conn net.Conn) {
+					readRequest(bufio.NewReader(conn))
+					io.WriteString(conn, "HTTP/1.1 200 OK\r\n"+c.answer)
+					if c.reset {
+						<-read // else the reset overtakes the answer
+						tcp(conn).SetLinger(0)
+					}
+					tcp(conn).Close()
+				})
+				resp, _, err := p.newTransport(t).RoundTrip(t.Context(), get(t, u.url, p))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				got := make([]byte, 5)
+				io.ReadFull(resp.Body, got)
+				close(read)
+				rest, err := io.ReadAll(resp.Body)
+				f := isFailure(t, err, fetch.ReasonIncompleteBody)
+				if string(got)+string(rest) != "hello" || f.Short == nil || f.Short.Received != 5 || f.Stage != fetch.StageBody {
+					t.Errorf("%q%q, %+v, short %+v", got, rest, f, f.Short)
+				}
+			})
+		})
+	}
 }
 
 func TestTimeouts(t *testing.T) {
@@ -476,7 +615,7 @@ func TestTimeouts(t *testing.T) {
 			<-stop
 		})
 		t.Cleanup(func() { close(stop) })
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 
 		r := get(t, u.url, p)
 		r.Timeouts.Head = short
@@ -549,7 +688,7 @@ func (l lingering) hasLeft(t *testing.T, began time.Time) {
 func TestCancelBeforeTheHead(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := linger(t, p)
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		for _, r := range []*fetch.Request{get(t, u.url, p), post(t, u.url, p, newWaits("begin"), -1)} {
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() { <-u.arrived; cancel() }()
@@ -572,7 +711,7 @@ func TestCancelBeforeTheHead(t *testing.T) {
 func TestCancelInTheBody(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
 		u := linger(t, p)
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		for _, reading := range []bool{true, false} {
 			ctx, cancel := context.WithCancel(t.Context())
 			resp, _, err := tr.RoundTrip(ctx, get(t, u.url+"/body", p))
@@ -592,6 +731,69 @@ func TestCancelInTheBody(t *testing.T) {
 			resp.Body.Close()
 		}
 	})
+}
+
+// TestCancelLeavesNothing ends the context of an exchange in each of its phases:
+// who waits goes on at once, and no goroutine stays.
+func TestCancelLeavesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		path   string
+		upload func() io.ReadCloser
+	}{
+		"before the head":              {"/", nil},
+		"in the body":                  {"/body", nil},
+		"upload waits for its source":  {"/", func() io.ReadCloser { return newWaits("begin") }},
+		"upload waits to be taken":     {"/stop", func() io.ReadCloser { return endless{newBody(nil)} }},
+		"upload goes on":               {"/", func() io.ReadCloser { return endless{newBody(nil)} }},
+		"in the body, the upload, too": {"/body", func() io.ReadCloser { return newWaits("begin") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overAll(t, func(t *testing.T, p protocol) {
+				arrived, gone := make(chan struct{}), make(chan struct{})
+				u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+					http.NewResponseController(w).EnableFullDuplex()
+					if r.URL.Path == "/body" {
+						io.WriteString(w, "hello")
+						w.(http.Flusher).Flush()
+					}
+					close(arrived)
+					if r.URL.Path == "/stop" {
+						<-gone // who reads nothing learns nothing
+						return
+					}
+					io.Copy(io.Discard, r.Body)
+					<-r.Context().Done()
+				})
+				leave := sync.OnceFunc(func() { close(gone) })
+				t.Cleanup(leave)
+				before := goleak.IgnoreCurrent()
+				tr := p.newTransport(t)
+				r := get(t, u.url+c.path, p)
+				if c.upload != nil {
+					r = post(t, u.url+c.path, p, c.upload(), -1)
+				}
+				r.Timeouts.Head, r.Timeouts.Idle, r.Timeouts.Write = 10*time.Second, 10*time.Second, 10*time.Second
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var canceled time.Time
+				go func() { <-arrived; canceled = time.Now(); cancel() }()
+				resp, _, err := tr.RoundTrip(ctx, r)
+				if err == nil {
+					_, err = io.ReadAll(resp.Body)
+					resp.Body.Close()
+				}
+				if !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+				if took := time.Since(canceled); took > time.Second {
+					t.Errorf("it took %s", took)
+				}
+				leave()
+				tr.Close(t.Context())
+				goleak.VerifyNone(t, before)
+			})
+		})
+	}
 }
 
 // TestCancelBeforeTheRequest ends the context while the connection is made.
@@ -628,7 +830,7 @@ func TestCloseGivesUp(t *testing.T) {
 				}
 			}
 		})
-		resp, _, err := newTransport(t).RoundTrip(t.Context(), get(t, u.url, p))
+		resp, _, err := p.newTransport(t).RoundTrip(t.Context(), get(t, u.url, p))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -372,14 +372,25 @@ func TestH2OnTheWire(t *testing.T) {
 	r := post(t, u.url, overH2, newBody(strings.NewReader("x")), -1)
 	r.Target = []byte("//x?y")
 	r.Fields = []fetch.Field{{Name: "Accept", Value: []byte("a")}}
+	r.TrailerNames = []string{"X-End"}
 	r.Trailers = func() []fetch.Field { return []fetch.Field{{Name: "X-End", Value: []byte("1")}} }
 	do(t, newTransport(t), r)
-	want := fmt.Sprintf("[:authority=%s :method=POST :path=//x?y :scheme=https accept=a x-end=1]", strings.TrimPrefix(u.url, "https://"))
+	want := fmt.Sprintf("[:authority=%s :method=POST :path=//x?y :scheme=https trailer=X-End accept=a x-end=1]", strings.TrimPrefix(u.url, "https://"))
 	mu.Lock()
 	defer mu.Unlock()
 	if got := fmt.Sprint(decoded); got != want {
 		t.Errorf("sent %s\nwant %s", got, want)
 	}
+}
+
+// TestH2UnnamedTrailers are refused, for the library would drop them.
+func TestH2UnnamedTrailers(t *testing.T) {
+	overBothH2(t, func(t *testing.T, p protocol) {
+		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+		r := post(t, u.url, p, newBody(strings.NewReader("x")), -1)
+		r.TrailerNames, r.Trailers = []string{"X-End"}, func() []fetch.Field { return list("X-Other: 1") }
+		fails(t, newTransport(t), r, fetch.ReasonUploadAborted)
+	})
 }
 
 // TestH2UploadWithoutWindow meets an upstream that never takes the body.

@@ -109,14 +109,30 @@ type protocol struct {
 	version fetch.HTTPVersion
 	is      string // of facts and heads
 	secure  bool
+	engine  engine
 }
 
+// engine is what speaks a protocol.
+type engine int
+
+const (
+	// exact is the transport's own HTTP/1.1, with which every byte goes out, and
+	// comes back, as it is.
+	exact engine = iota
+	// reference is net/http's HTTP/1.1.
+	reference
+	// library is that of HTTP/2.
+	library
+)
+
 var (
-	overH1    = protocol{"h1", fetch.HTTPAny, "HTTP/1.1", false}
-	overTLS   = protocol{"https1", fetch.HTTP1, "HTTP/1.1", true}
-	overH2    = protocol{"h2", fetch.HTTPAny, "HTTP/2", true}
-	overH2C   = protocol{"h2c", fetch.HTTP2, "HTTP/2", false}
-	protocols = []protocol{overH1, overTLS, overH2, overH2C}
+	overH1    = protocol{"h1", fetch.HTTPAny, "HTTP/1.1", false, exact}
+	overTLS   = protocol{"https1", fetch.HTTP1, "HTTP/1.1", true, exact}
+	overNet   = protocol{"nethttp", fetch.HTTPAny, "HTTP/1.1", false, reference}
+	overNets  = protocol{"nethttps", fetch.HTTP1, "HTTP/1.1", true, reference}
+	overH2    = protocol{"h2", fetch.HTTPAny, "HTTP/2", true, library}
+	overH2C   = protocol{"h2c", fetch.HTTP2, "HTTP/2", false, library}
+	protocols = []protocol{overH1, overTLS, overNet, overNets, overH2, overH2C}
 )
 
 // overAll runs a test over each protocol.
@@ -124,6 +140,28 @@ func overAll(t *testing.T, test func(t *testing.T, p protocol)) {
 	for _, p := range protocols {
 		t.Run(p.name, func(t *testing.T) { test(t, p) })
 	}
+}
+
+// overWire runs a test over each engine of HTTP/1.1: one whose upstream is the
+// test's own, to the byte.
+func overWire(t *testing.T, test func(t *testing.T, p protocol)) {
+	overAll(t, func(t *testing.T, p protocol) {
+		if p.engine == library {
+			t.Skip("HTTP/2 has another wire")
+		}
+		test(t, p)
+	})
+}
+
+// overExact runs a test over the exact engine. loses completes "the reference",
+// and says why that cannot pass.
+func overExact(t *testing.T, loses string, test func(t *testing.T, p protocol)) {
+	overWire(t, func(t *testing.T, p protocol) {
+		if p.engine == reference {
+			t.Skip("the reference " + loses)
+		}
+		test(t, p)
+	})
 }
 
 // serve starts net/http's server for a protocol.
@@ -170,7 +208,7 @@ func serveH2(t testing.TB, p protocol, streams int, handler http.HandlerFunc) *u
 
 // rawUpstream lets script play one connection after the other; secure ones
 // choose proto by ALPN. A script's connection closes when it returns.
-func rawUpstream(t *testing.T, config *tls.Config, script func(c net.Conn)) *upstream {
+func rawUpstream(t testing.TB, config *tls.Config, script func(c net.Conn)) *upstream {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -206,6 +244,15 @@ func rawUpstream(t *testing.T, config *tls.Config, script func(c net.Conn)) *ups
 	return u
 }
 
+// wireUpstream is a rawUpstream for p.
+func wireUpstream(t testing.TB, p protocol, script func(c net.Conn)) *upstream {
+	t.Helper()
+	if !p.secure {
+		return rawUpstream(t, nil, script)
+	}
+	return rawUpstream(t, h1TLS(), script)
+}
+
 func (u *upstream) waitGone(t *testing.T) {
 	t.Helper()
 	select {
@@ -234,6 +281,19 @@ func newTransport(t testing.TB, alter ...func(*fetch.Limits)) *transport.Transpo
 	return newTransportOf(t, dial.Options{}, limits)
 }
 
+// newTransport is one that speaks p.
+func (p protocol) newTransport(t testing.TB, alter ...func(*fetch.Limits)) *transport.Transport {
+	t.Helper()
+	if p.engine != reference {
+		return newTransport(t, alter...)
+	}
+	limits := fetch.DefaultLimits()
+	for _, f := range alter {
+		f(&limits)
+	}
+	return closing(t, transport.NewReference(transport.Options{Dialer: dial.New(dial.Options{Resolver: hosts{}}), Roots: ca().pool, Limits: limits}))
+}
+
 // newTransportOn is one whose connects all fail so.
 func newTransportOn(t *testing.T, connect func(context.Context) error) *transport.Transport {
 	t.Helper()
@@ -245,7 +305,12 @@ func newTransportOn(t *testing.T, connect func(context.Context) error) *transpor
 func newTransportOf(t testing.TB, o dial.Options, limits fetch.Limits) *transport.Transport {
 	t.Helper()
 	o.Resolver = hosts{}
-	tr := transport.New(transport.Options{Dialer: dial.New(o), Roots: ca().pool, Limits: limits})
+	return closing(t, transport.New(transport.Options{Dialer: dial.New(o), Roots: ca().pool, Limits: limits}))
+}
+
+// closing ends tr with the test.
+func closing(t testing.TB, tr *transport.Transport) *transport.Transport {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -41,7 +41,7 @@ func TestStatsOpen(t *testing.T) {
 				<-let
 			}
 		})
-		tr := newTransport(t)
+		tr := p.newTransport(t)
 		short := "h1"
 		if p.is == "HTTP/2" {
 			short = "h2"
@@ -109,7 +109,7 @@ func TestStatsCloseCauses(t *testing.T) {
 			})
 		}
 		t.Run("policy", func(t *testing.T) {
-			u, tr := serving(t), newTransport(t)
+			u, tr := serving(t), p.newTransport(t)
 			do(t, tr, get(t, u.url, p))
 			tr.Forget(func(fetch.Route) bool { return false })
 			closed(t, tr, fetch.ClosedPolicy, 1)
@@ -119,7 +119,7 @@ func TestStatsCloseCauses(t *testing.T) {
 			closed(t, tr, fetch.ClosedPolicy, 2)
 		})
 		t.Run("idle", func(t *testing.T) {
-			u, tr := serving(t), newTransport(t, func(l *fetch.Limits) { l.MaxIdle = 1 })
+			u, tr := serving(t), p.newTransport(t, func(l *fetch.Limits) { l.MaxIdle = 1 })
 			for i := range 3 {
 				r := get(t, u.url, p)
 				r.Route.Key = fmt.Sprint(i)
@@ -128,7 +128,7 @@ func TestStatsCloseCauses(t *testing.T) {
 			closed(t, tr, fetch.ClosedIdle, 2)
 		})
 		t.Run("shut", func(t *testing.T) {
-			u, tr := serving(t), newTransport(t)
+			u, tr := serving(t), p.newTransport(t)
 			resp, _, err := tr.RoundTrip(t.Context(), get(t, u.url+"/wait", p))
 			if err != nil {
 				t.Fatal(err)
