@@ -19,7 +19,7 @@ import (
 const continueTimeout = time.Second
 
 // lastWords is how long an upstream that no longer reads a request may take to
-// answer it.
+// answer it, and one that has answered may read nothing of it.
 const lastWords = time.Second
 
 // h1Stream is a connection that HTTP/1.1 is spoken on: a socket, or TLS over it.

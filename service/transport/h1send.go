@@ -205,10 +205,13 @@ func (t *turn) settleUpload() bool {
 	select {
 	case <-t.uploaded:
 	default:
-		switch spent := t.x.upload.spent(); {
-		case !t.x.upload.wanted() && spent:
-			t.hurry()
-		case !spent && !(t.x.upload.wanted() && t.x.upload.memory):
+		wanted, spent := t.x.upload.wanted(), t.x.upload.spent()
+		switch {
+		case wanted && (spent || t.x.upload.memory):
+			t.hurry(lastWords)
+		case spent:
+			t.hurry(lastPiece)
+		default:
 			t.cut()
 		}
 		<-t.uploaded
@@ -216,12 +219,12 @@ func (t *turn) settleUpload() bool {
 	return t.x.wrote.Load() > 0
 }
 
-// hurry bounds the time for what is left to write.
-func (t *turn) hurry() {
+// hurry bounds the time for each write that is left.
+func (t *turn) hurry(most time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.writeTime = lastPiece
-	t.stream.SetWriteDeadline(time.Now().Add(lastPiece))
+	t.writeTime = min(t.writeTime, most)
+	t.stream.SetWriteDeadline(time.Now().Add(t.writeTime))
 }
 
 // awaitUpload waits for the end of sending, once the turn was cut.
