@@ -77,3 +77,24 @@ func FieldNames(fields []Field) []string {
 	}
 	return names
 }
+
+// EqualFold tells whether a and b differ in the case of ASCII letters at most.
+// To strings.EqualFold, the Kelvin sign is a k too, and to no server.
+func EqualFold[T string | []byte](a T, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}

@@ -80,7 +80,7 @@ var ownFields = map[string]func(d *draft, value string) error{
 
 func (d *draft) sameHost(value string) error {
 	origin := d.plan.Destination.Origin
-	if origin.Host == "" || strings.EqualFold(value, origin.Authority()) {
+	if origin.Host == "" || fetch.EqualFold(value, origin.Authority()) {
 		return nil // without a host the URL is wrong, and said to be
 	}
 	return fmt.Errorf("it is %q, by the URL", origin.Authority())
@@ -104,7 +104,7 @@ func (d *draft) sameLength(value string) error {
 
 func (d *draft) sameCoding(value string) error {
 	switch {
-	case !strings.EqualFold(value, "chunked"):
+	case !fetch.EqualFold(value, "chunked"):
 		return errors.New("a body goes out in chunks or as it is, in no other coding; write chunked, or leave it out")
 	case d.plan.Source == nil:
 		return errors.New("there is no body to send in chunks; set request.body, which may be empty")
@@ -114,7 +114,7 @@ func (d *draft) sameCoding(value string) error {
 }
 
 func (d *draft) sameConnection(value string) error {
-	isClose, isKept := strings.EqualFold(value, "close"), strings.EqualFold(value, "keep-alive")
+	isClose, isKept := fetch.EqualFold(value, "close"), fetch.EqualFold(value, "keep-alive")
 	switch {
 	case !isClose && !isKept:
 		return errors.New("it is keep-alive, or close with options.connection.close_after")
@@ -127,14 +127,14 @@ func (d *draft) sameConnection(value string) error {
 }
 
 func (d *draft) sameExpectation(value string) error {
-	if strings.EqualFold(value, "100-continue") && d.plan.ExpectContinue {
+	if fetch.EqualFold(value, "100-continue") && d.plan.ExpectContinue {
 		return nil
 	}
 	return errors.New("it is 100-continue with options.protocol.expect_continue")
 }
 
 func (d *draft) sameTE(value string) error {
-	if strings.EqualFold(value, "trailers") {
+	if fetch.EqualFold(value, "trailers") {
 		return nil
 	}
 	return errors.New("no transfer coding but chunked is read, so it is trailers")
@@ -144,7 +144,7 @@ func (d *draft) sameTrailer(value string) error {
 	if len(d.plan.Trailers) == 0 {
 		return errors.New("there are no request.trailers")
 	}
-	if strings.EqualFold(value, strings.Join(fetch.FieldNames(d.plan.Trailers), ", ")) {
+	if fetch.EqualFold(value, strings.Join(fetch.FieldNames(d.plan.Trailers), ", ")) {
 		return nil
 	}
 	return errors.New(`it has the names of request.trailers in their order, each once, with ", " between them`)

@@ -42,7 +42,7 @@ func FramingOf(method string, h fetch.Head) (Framing, *Fault) {
 	switch {
 	case codings > 0 && length != nil:
 		return f, conflicting("it has both Content-Length and Transfer-Encoding")
-	case codings > 1, codings == 1 && (h.Protocol != "HTTP/1.1" || !equalFold(coding, "chunked")):
+	case codings > 1, codings == 1 && (h.Protocol != "HTTP/1.1" || !fetch.EqualFold(coding, "chunked")):
 		return f, Malformed("its Transfer-Encoding is not chunked alone, in HTTP/1.1")
 	case IsBodiless(method, h.Status):
 		f.Length = 0
@@ -83,10 +83,10 @@ func isPersistent(h fetch.Head) bool {
 		}
 		for option := range bytes.SplitSeq(field.Value, []byte(",")) {
 			option = bytes.Trim(option, " \t")
-			if equalFold(option, "close") {
+			if fetch.EqualFold(option, "close") {
 				return false
 			}
-			keep = keep || equalFold(option, "keep-alive")
+			keep = keep || fetch.EqualFold(option, "keep-alive")
 		}
 	}
 	return keep

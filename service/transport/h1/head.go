@@ -184,27 +184,6 @@ func IsToken[T string | []byte](s T) bool {
 	return len(s) > 0
 }
 
-// equalFold tells whether a and b differ in the case of ASCII letters at most. To
-// Unicode, the Kelvin sign is a k too, and to no server.
-func equalFold(a []byte, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range a {
-		if lower(c) != lower(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
-}
-
 func areDigits(b []byte) bool {
 	for _, c := range b {
 		if c < '0' || c > '9' {

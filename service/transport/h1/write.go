@@ -108,8 +108,8 @@ func expectsBody(method string) bool {
 
 // Agrees tells whether f, if it is one of the fields that are not the caller's
 // to choose, says what r goes out with: a value that differs from that in the
-// case of ASCII letters alone, "keep-alive" on a connection that stays open, or that
-// trailers are welcome, which they are.
+// case of ASCII letters alone, "keep-alive" on a connection that stays open, or
+// that trailers are welcome, which they are.
 func Agrees(f fetch.Field, r *fetch.Request, authority string) bool {
 	i := ownIndex(f.Name)
 	if i < 0 {
@@ -122,7 +122,7 @@ func Agrees(f fetch.Field, r *fetch.Request, authority string) bool {
 	case i == te:
 		value = "trailers"
 	}
-	return value != "" && equalFold(f.Value, value)
+	return value != "" && fetch.EqualFold(f.Value, value)
 }
 
 // ChunkHead is the most that AppendChunkHead appends.
