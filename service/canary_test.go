@@ -37,7 +37,7 @@ const recorded = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 func hiding(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "traceparent", recorded,
 		"authorization", "Bearer cnrymetadataauthorization", "cookie", "session=cnrymetadatacookie", "x-api-key", "cnrymetadatakey",
-		"x-secret-bin", "cnrymetadatabin", "baggage", "user=cnrymetadatabaggage")
+		"x-secret-bin", "cnrymetadatabin", "proxy-authorization", "Basic cnrymetadataproxy", "x-caller", "cnrymetadatacaller", "baggage", "user=cnrymetadatabaggage")
 }
 
 // hide puts secrets wherever a request of the caller's has room for them.
@@ -275,6 +275,7 @@ func secretsInAnswers(t *testing.T) {
 			var said []string
 			for _, rpc := range rpcs {
 				m := &request{Request: &fetchgatev1.HttpRequest{Url: u.URL("/"), Body: body, Method: "PUT"}, Options: &fetchgatev1.FetchOptions{Report: full()}}
+				m.Options.Credentials = []*fetchgatev1.Credential{keyIn("X-Inline", "", "cnryinline", ""), keyIn("", "inline", "cnrycredentialparam", "")}
 				hide(m)
 				a, err := rpc.call(hiding(within(t)), w, m)
 				if err != nil {
@@ -290,7 +291,7 @@ func secretsInAnswers(t *testing.T) {
 	for _, r := range u.Requests() {
 		sent += string(r.Raw)
 	}
-	for _, put := range []string{"authorization", "cookie", "apikey", "custom", "given", "param", "query", "raw", "form", "json"} {
+	for _, put := range []string{"inline", "credentialparam", "authorization", "cookie", "apikey", "custom", "given", "param", "query", "raw", "form", "json"} {
 		if !strings.Contains(sent, canary+put) {
 			t.Errorf("the upstream did not get %s%s, so nothing could leak", canary, put)
 		}
@@ -418,6 +419,22 @@ var refusedRequests = map[string]func(*request){
 	"default field":         func(m *request) { m.Request.OmitDefaultFields = []string{"a\x1b"} },
 	"affinity":              func(m *request) { connectionOf(m).Affinity = proto.String("cnryvalue \x1b") },
 	"bearer":                func(m *request) { m.Options.Credentials = bearer("cnryvalue") },
+	"bearer that is none":   func(m *request) { m.Options.Credentials = bearer("cnry value") },
+	"basic": func(m *request) {
+		m.Options.Credentials = []*fetchgatev1.Credential{basicPair("cnry:user", "cnryvalue")}
+	},
+	"key in a field": func(m *request) {
+		m.Options.Credentials = []*fetchgatev1.Credential{keyIn("Host", "", "cnryvalue", "cnryprefix")}
+	},
+	"key in the query": func(m *request) {
+		m.Options.Credentials = []*fetchgatev1.Credential{keyIn("", "k", "cnryvalue\x1b", "")}
+	},
+	"client certificate": func(m *request) {
+		m.Options.Credentials = []*fetchgatev1.Credential{{Kind: &fetchgatev1.Credential_ClientCertificate{
+			ClientCertificate: &fetchgatev1.ClientCertificateCredential{CertificatePem: []byte("cnryvalue"), KeyPem: []byte("cnryvalue")},
+		}}}
+	},
+	"name of a credential": func(m *request) { m.Options.Credentials = naming("", "cnryvalue\x1b").Options.Credentials },
 	"proxy": func(m *request) {
 		m.Options.Proxy = &fetchgatev1.ProxyOptions{Proxy: &fetchgatev1.ProxyOptions_Url{Url: "http://user:cnryvalue@proxy.test"}}
 	},

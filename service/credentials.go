@@ -74,6 +74,9 @@ type connected struct {
 	connection *limit.Connection
 }
 
+// Unwrap returns what the handshake learned.
+func (c connected) Unwrap() credentials.AuthInfo { return c.AuthInfo }
+
 // Connection is what RPCs of the connection are admitted with.
 func (c connected) Connection() *limit.Connection { return c.connection }
 

@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"service/caller":              {"service/fetch", "gen/config"},
 	"service/engine":              {"service/fetch", "service/policy", "service/credential", "service/retry", "service/redirect", "service/cookie", "service/body"},
 	"service/policy":              {"service/fetch", "service/iana", "gen/config"},
-	"service/credential":          {"service/fetch", "gen"},
+	"service/credential":          {"service/fetch", "gen", "gen/config"},
 	"service/retry":               {"service/fetch", "gen"},
 	"service/redirect":            {"service/fetch"},
 	"service/cookie":              {"service/fetch"},

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -37,22 +35,16 @@ func limitsOf(c *config.Loaded) fetch.Limits {
 
 // record starts the audit record, the metrics of fetches and, where they are
 // configured, traces.
-func (s *Service) record(o Options, m *metrics, t *transport.Transport, budget *limit.RetryBudget) error {
-	recorded := proto.CloneOf(o.Config.Config)
-	recorded.Audit = o.Config.Audit()
-	origins := namedOrigins(recorded) // parsed once, not at each scrape
+func (s *Service) record(o Options, first *generation, m *metrics, t *transport.Transport, budget *limit.RetryBudget) error {
 	replica, err := os.Hostname()
 	if err != nil {
 		replica = "unknown"
 	}
 	s.recorder, err = telemetry.New(telemetry.Options{
-		Configuration: telemetry.Configuration{
-			Config: recorded, Locate: o.Config.Locate, Generation: o.Config.Generation,
-			Digest: "sha256:" + o.Config.Digest, Dangerous: o.Config.Dangerous(),
-		},
-		Registry: m.registry, Stdout: o.Stdout, Replica: replica, Log: o.Log,
+		Configuration: first.evidence,
+		Registry:      m.registry, Stdout: o.Stdout, Replica: replica, Log: o.Log,
 		Pool: t.Stats, Load: s.load, Draining: s.draining,
-		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, origins) },
+		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, s.current.Load().origins) },
 	})
 	if err != nil {
 		return err

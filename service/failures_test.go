@@ -425,8 +425,8 @@ var faults = []fault{
 // bring about at will, and why.
 var notYet = map[string]string{
 	"TOO_MANY_DIALS":            "each connection must end between its handshake and its request",
-	"PATH_AMBIGUOUS":            "no rule has paths",
-	"WITHDRAWN":                 "no reload",
+	"PATH_AMBIGUOUS":            "no scene has a rule with paths",
+	"WITHDRAWN":                 "it needs another configuration: TestRevokedStreams",
 	"INTERNAL_FAULT":            "no known bug",
 	"BODY_NOT_REWINDABLE":       "no Exchange",
 	"PROXY_CONNECT":             "no proxies",
@@ -441,9 +441,9 @@ var notYet = map[string]string{
 	"ENTITY_CHANGED":            "no downloads",
 	"DIGEST_MISMATCH":           "no downloads",
 	"RANGE_REFUSED":             "no downloads",
-	"CREDENTIAL_OUT_OF_BINDING": "no credentials",
-	"CREDENTIAL_UNAVAILABLE":    "no credentials",
-	"CHALLENGE_UNSUPPORTED":     "no credentials",
+	"CREDENTIAL_OUT_OF_BINDING": "it refuses the request: TestCredentialRefusals",
+	"CREDENTIAL_UNAVAILABLE":    "no credential is fetched from elsewhere",
+	"CHALLENGE_UNSUPPORTED":     "no credential answers challenges",
 	"BREAKER_OPEN":              "no breakers",
 	"UPSTREAM_QUOTA":            "no quotas",
 	"HANDSHAKE_STATUS":          "no WebSocket",

@@ -56,13 +56,14 @@ var carried = map[protoreflect.FullName]func(*request){
 	"fetchgate.v1.Body.raw":          func(r *request) { r.Request.Body = raw("x") },
 	"fetchgate.v1.FormBody.fields":   func(r *request) { r.Request.Body = form(params("n", "v")...) },
 
-	"fetchgate.v1.FetchOptions.timeouts":   func(r *request) { r.Options.Timeouts = &fetchgatev1.Timeouts{Total: seconds(7)} },
-	"fetchgate.v1.FetchOptions.tls":        requireTLS13,
-	"fetchgate.v1.FetchOptions.connection": func(r *request) { r.Options.Connection = &fetchgatev1.ConnectionOptions{Fresh: proto.Bool(true)} },
-	"fetchgate.v1.FetchOptions.protocol":   requireH2,
-	"fetchgate.v1.FetchOptions.response":   func(r *request) { r.Options.Response = &fetchgatev1.ResponseOptions{Decode: proto.Bool(false)} },
-	"fetchgate.v1.FetchOptions.report":     func(r *request) { r.Options.Report = full() },
-	"fetchgate.v1.FetchOptions.verbatim":   func(r *request) { r.Options.Verbatim = proto.Bool(true) },
+	"fetchgate.v1.FetchOptions.credentials": func(r *request) { r.Options.Credentials = bearer("b") },
+	"fetchgate.v1.FetchOptions.timeouts":    func(r *request) { r.Options.Timeouts = &fetchgatev1.Timeouts{Total: seconds(7)} },
+	"fetchgate.v1.FetchOptions.tls":         requireTLS13,
+	"fetchgate.v1.FetchOptions.connection":  func(r *request) { r.Options.Connection = &fetchgatev1.ConnectionOptions{Fresh: proto.Bool(true)} },
+	"fetchgate.v1.FetchOptions.protocol":    requireH2,
+	"fetchgate.v1.FetchOptions.response":    func(r *request) { r.Options.Response = &fetchgatev1.ResponseOptions{Decode: proto.Bool(false)} },
+	"fetchgate.v1.FetchOptions.report":      func(r *request) { r.Options.Report = full() },
+	"fetchgate.v1.FetchOptions.verbatim":    func(r *request) { r.Options.Verbatim = proto.Bool(true) },
 
 	"fetchgate.v1.Timeouts.dns":             timeouts(func(t *fetchgatev1.Timeouts) { t.Dns = seconds(7) }),
 	"fetchgate.v1.Timeouts.connect":         timeouts(func(t *fetchgatev1.Timeouts) { t.Connect = seconds(7) }),
@@ -153,6 +154,23 @@ var carriedOnStage = map[string]staged{
 	"options.response.chunk_boundaries": {to("/chunks"), func(_ *fieldWorld, r *request) {
 		r.Options.Response = &fetchgatev1.ResponseOptions{ChunkBoundaries: proto.Bool(true)}
 	}},
+
+	"options.credentials[0]":                                    {atRoot, setCredential(bearer("b")[0])},
+	"options.credentials[0].named":                              {atRoot, setCredential(naming("", "held").Options.Credentials[0])},
+	"options.credentials[0].named.name":                         {withCredential(naming("", "other").Options.Credentials[0]), setCredential(naming("", "held").Options.Credentials[0])},
+	"options.credentials[0].basic":                              {atRoot, setCredential(basicPair("u", "p"))},
+	"options.credentials[0].basic.username":                     {withCredential(basicPair("u", "p")), setCredential(basicPair("other", "p"))},
+	"options.credentials[0].basic.password":                     {withCredential(basicPair("u", "p")), setCredential(basicPair("u", "other"))},
+	"options.credentials[0].bearer":                             {atRoot, setCredential(bearer("b")[0])},
+	"options.credentials[0].bearer.token":                       {withCredential(bearer("b")[0]), setCredential(bearer("other")[0])},
+	"options.credentials[0].api_key":                            {atRoot, setCredential(keyIn("X-Key", "", "k", ""))},
+	"options.credentials[0].api_key.header":                     {withCredential(keyIn("X-Key", "", "k", "")), setCredential(keyIn("X-Other", "", "k", ""))},
+	"options.credentials[0].api_key.query_param":                {withCredential(keyIn("X-Key", "", "k", "")), setCredential(keyIn("", "key", "k", ""))},
+	"options.credentials[0].api_key.key":                        {withCredential(keyIn("X-Key", "", "k", "")), setCredential(keyIn("X-Key", "", "other", ""))},
+	"options.credentials[0].api_key.prefix":                     {withCredential(keyIn("X-Key", "", "k", "")), setCredential(keyIn("X-Key", "", "k", "Token "))},
+	"options.credentials[0].client_certificate":                 {atRoot, ownCertificate(0)},
+	"options.credentials[0].client_certificate.certificate_pem": {ownCertificate(0), ownCertificate(1)},
+	"options.credentials[0].client_certificate.key_pem":         {ownCertificate(0), ownCertificate(1)},
 
 	"options.retry":              {to("/status/503"), setRetry(func(p *fetchgatev1.RetryPolicy) { p.MaxAttempts = proto.Int32(1) })},
 	"options.retry.max_attempts": {to("/status/503"), setRetry(func(p *fetchgatev1.RetryPolicy) { p.MaxAttempts = proto.Int32(2) })},
@@ -289,6 +307,39 @@ func toSubdomain(w *fieldWorld, r *request) {
 	r.Request.Url = w.secure.URLOf(parentHost, "/to?"+w.secure.URLOf(subHost, "/"))
 }
 
+func setCredential(c *fetchgatev1.Credential) func(*fieldWorld, *request) {
+	return func(_ *fieldWorld, r *request) { r.Options.Credentials = []*fetchgatev1.Credential{c} }
+}
+
+func withCredential(c *fetchgatev1.Credential) func(*fieldWorld, *request) {
+	return func(w *fieldWorld, r *request) {
+		atRoot(w, r)
+		setCredential(c)(w, r)
+	}
+}
+
+func basicPair(user, password string) *fetchgatev1.Credential {
+	return &fetchgatev1.Credential{Kind: &fetchgatev1.Credential_Basic{Basic: &fetchgatev1.BasicCredential{Username: []byte(user), Password: []byte(password)}}}
+}
+
+// keyIn is an API key in a header field or a query parameter.
+func keyIn(header, param, key, prefix string) *fetchgatev1.Credential {
+	k := &fetchgatev1.ApiKeyCredential{Key: []byte(key), Prefix: prefix, Place: &fetchgatev1.ApiKeyCredential_Header{Header: header}}
+	if param != "" {
+		k.Place = &fetchgatev1.ApiKeyCredential_QueryParam{QueryParam: param}
+	}
+	return &fetchgatev1.Credential{Kind: &fetchgatev1.Credential_ApiKey{ApiKey: k}}
+}
+
+// ownCertificate sets one of the certificates of the world: each has connections
+// of its own, and the upstream answers with its name.
+func ownCertificate(i int) func(*fieldWorld, *request) {
+	return func(w *fieldWorld, r *request) {
+		r.Request.Url = w.secure.URL("/")
+		r.Options.Credentials = []*fetchgatev1.Credential{{Kind: &fetchgatev1.Credential_ClientCertificate{ClientCertificate: w.own[i]}}}
+	}
+}
+
 func setCookie(change func(*fetchgatev1.Cookie)) func(*fieldWorld, *request) {
 	return func(_ *fieldWorld, r *request) {
 		if r.Request.Cookies == nil {
@@ -415,6 +466,7 @@ type fieldWorld struct {
 	broken        *fetchtest.Upstream // breaks off its TLS handshakes
 	closed        string              // an address that nobody listens on
 	audit         record
+	own           [2]*fetchgatev1.ClientCertificateCredential
 }
 
 func newFieldWorld(t *testing.T) *fieldWorld {
@@ -425,6 +477,7 @@ func newFieldWorld(t *testing.T) *fieldWorld {
 			Listen: fetchtest.Listen{TLS: &tls.Config{
 				Certificates: []tls.Certificate{certificate},
 				MaxVersion:   tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+				ClientAuth: tls.RequestClientCert,
 			}},
 			Respond: fieldAnswer,
 		}),
@@ -433,6 +486,13 @@ func newFieldWorld(t *testing.T) *fieldWorld {
 		closed: closedAddress(t),
 		audit:  make(record, 1000), // so that nobody has to read it
 	}
+	for i := range w.own {
+		cert, key := fetchtest.WriteCertificate(t, authority.Issue(fetchtest.IssueOptions{CommonName: fmt.Sprint("own ", i)}))
+		w.own[i] = &fetchgatev1.ClientCertificateCredential{CertificatePem: readFile(t, cert), KeyPem: readFile(t, key)}
+	}
+	v := newVault(t)
+	v.bearer("held", "held-token", boundTo("", w.secure))
+	v.bearer("other", "other-token", boundTo("", w.secure))
 	dns := fetchtest.NewDNS(t)
 	dns.Set(parentHost, "127.0.0.1")
 	dns.Set(subHost, "127.0.0.1")
@@ -442,7 +502,7 @@ func newFieldWorld(t *testing.T) *fieldWorld {
 			fetchtest.OriginOf(w.plain.Upstream), "https://" + w.broken.Addr().String(), "http://" + w.closed,
 		},
 		Trust: authority, DNS: dns, Audit: w.audit,
-		Extra: "limits:\n  retry_budget_per_second: 1000\n", // which is not a field of a request
+		Extra: v.yaml.String() + "limits:\n  retry_budget_per_second: 1000\n", // which is not a field of a request
 	})
 	return w
 }
@@ -469,8 +529,16 @@ func fieldAnswer(asked *fetchtest.Recorded) fetchtest.Step {
 	}
 	return fetchtest.Steps(
 		fetchtest.Write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
-		fetchtest.Answer(200, gzipped([]byte("decoded")), "Content-Encoding: gzip", "X-A: 1"),
+		fetchtest.Answer(200, gzipped([]byte("decoded")), "Content-Encoding: gzip", "X-A: 1", "X-Certificate: "+shownName(asked)),
 	)
+}
+
+// shownName is the name in the client certificate that a request came with.
+func shownName(asked *fetchtest.Recorded) string {
+	if asked.TLS == nil || len(asked.TLS.PeerCertificates) == 0 {
+		return "none"
+	}
+	return asked.TLS.PeerCertificates[0].Subject.CommonName
 }
 
 // received is how many requests came to each upstream.

@@ -41,13 +41,7 @@ func (m *metrics) initialize(s *grpc.Server) { m.rpcs.InitializeMetrics(s) }
 func newHTTP(s *Service, m *metrics) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !s.ready.Load() {
-			http.Error(w, "draining: send new fetches to another replica", http.StatusServiceUnavailable)
-			return
-		}
-		io.WriteString(w, "ok\n")
-	})
+	mux.HandleFunc("GET /readyz", s.serveReady)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	return &http.Server{
 		Handler:           mux,
@@ -56,5 +50,19 @@ func newHTTP(s *Service, m *metrics) *http.Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+	}
+}
+
+// serveReady says whether new fetches are taken and, asked for verbose, under
+// which configuration. A configuration that was refused does not change the
+// answer: the last good one is in force.
+func (s *Service) serveReady(w http.ResponseWriter, r *http.Request) {
+	if s.ready.Load() {
+		io.WriteString(w, "ok\n")
+	} else {
+		http.Error(w, "draining: send new fetches to another replica", http.StatusServiceUnavailable)
+	}
+	if r.URL.Query().Has("verbose") {
+		s.reloads.describe(w, s.config.Source)
 	}
 }

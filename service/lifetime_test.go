@@ -332,12 +332,23 @@ func serveAt(t *testing.T, yaml, address string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveWith(t, service.Options{Config: loaded, GRPCAddress: address})
+}
+
+// serveWith has it be what o says; what is audited is discarded unless o says
+// otherwise.
+func serveWith(t *testing.T, o service.Options) *server {
+	t.Helper()
+	o.HTTPAddress = "127.0.0.1:0"
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	if o.Stdout == nil {
+		o.Stdout = io.Discard
+	}
 	s := &server{served: make(chan error, 1)}
-	s.Service, err = service.New(service.Options{
-		Config: loaded, GRPCAddress: address, HTTPAddress: "127.0.0.1:0",
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Stdout: io.Discard,
-	})
-	if err != nil {
+	var err error
+	if s.Service, err = service.New(o); err != nil {
 		t.Fatal(err)
 	}
 	s.conn, err = grpc.NewClient(s.GRPCAddress(), grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -27,7 +27,6 @@ import (
 	"google.golang.org/grpc/tap"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
-	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/listener"
 	"github.com/fetchgate/fetchgate/service/server"
@@ -88,7 +87,6 @@ func (s *Service) credentials(c *config.Loaded) (credentials.TransportCredential
 
 func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) *grpc.Server {
 	log := s.log
-	who := caller.New(anonymousName(s.config))
 	authenticated := selector.MatchFunc(needsCaller)
 	// A line for each RPC is for debugging: what has gone wrong inside is logged
 	// where it happens.
@@ -121,7 +119,7 @@ func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) 
 			m.rpcs.UnaryServerInterceptor(),
 			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logTo(log), logged...), verbose),
 			recovery.UnaryServerInterceptor(panicked),
-			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(who.Authenticate), authenticated),
+			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(s.authenticate), authenticated),
 		),
 		grpc.ChainStreamInterceptor(
 			noteFirstReceived,
@@ -129,7 +127,7 @@ func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) 
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(logTo(log), logged...), verbose),
 			recovery.StreamServerInterceptor(panicked),
 			selector.StreamServerInterceptor(s.endWhenDraining, selector.MatchFunc(isWatch)),
-			selector.StreamServerInterceptor(auth.StreamServerInterceptor(who.Authenticate), authenticated),
+			selector.StreamServerInterceptor(auth.StreamServerInterceptor(s.authenticate), authenticated),
 		),
 	}
 	if s.tracing != nil {
@@ -178,17 +176,6 @@ func (s *Service) endWhenDraining(srv any, stream grpc.ServerStream, _ *grpc.Str
 		return status.Error(codes.Unavailable, "fetchgate is draining; watch another replica")
 	}
 	return err
-}
-
-// anonymousName is the configured name of those who prove no identity; empty
-// when the configuration has none.
-func anonymousName(c *config.Loaded) string {
-	for _, known := range c.Config.GetCallers() {
-		if known.GetDangerousAnonymous() {
-			return known.GetName()
-		}
-	}
-	return ""
 }
 
 // needsCaller tells the RPCs that fetch from those that only ask how the server

@@ -4,7 +4,6 @@ package service
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,9 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/credential"
 	"github.com/fetchgate/fetchgate/service/dial"
 	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -54,17 +55,27 @@ type Options struct {
 	// configuration reaches them.
 	Resolver dial.Resolver
 	Connect  dial.Connect
+	// Ticks stands in for the clock by which the files of the configuration are
+	// watched; nil means every second.
+	Ticks <-chan time.Time
 }
 
 // Service is a fetchgate that listens.
 type Service struct {
-	config    *config.Loaded
+	// config and limits are those of the start: what is read once is of them.
+	config *config.Loaded
+	limits fetch.Limits
+	// grpcAddress is where the API was asked to listen.
+	grpcAddress string
+	// current is the one configuration in force.
+	current atomic.Pointer[generation]
+	reloads reloads
+	ticks   <-chan time.Time
+
 	log       *slog.Logger
 	transport fetch.Transport
 	engine    *engine.Engine
 	server    *server.Server
-	policy    *policy.Policy
-	limits    fetch.Limits
 	admission *limit.Admission
 	recorder  *telemetry.Recorder
 	tracing   *telemetry.Tracing // nil where none is configured
@@ -85,7 +96,7 @@ type Service struct {
 // error says what to mend in the configuration or on the machine.
 func New(o Options) (*Service, error) {
 	o = withDefaults(o)
-	s := &Service{config: o.Config, log: o.Log, limits: limitsOf(o.Config)}
+	s := &Service{config: o.Config, log: o.Log, limits: limitsOf(o.Config), grpcAddress: o.GRPCAddress, ticks: o.Ticks}
 	s.watching, s.endWatches = context.WithCancel(context.Background())
 	if err := s.listen(o); err != nil {
 		return nil, err
@@ -153,11 +164,8 @@ func (s *Service) closeListeners() {
 // build puts the packages together, from the inside out.
 func (s *Service) build(o Options) error {
 	s.admission = limit.NewAdmission(s.limits)
-	roots, rootsID, err := o.Config.Roots(x509.SystemCertPool)
+	first, err := s.buildGeneration(o.Config)
 	if err != nil {
-		return err
-	}
-	if s.policy, err = CompilePolicy(o.Config, s.own); err != nil {
 		return err
 	}
 	secured, err := s.credentials(o.Config)
@@ -166,28 +174,28 @@ func (s *Service) build(o Options) error {
 	}
 	t := transport.New(transport.Options{
 		Dialer: dial.New(dial.Options{Resolver: o.Resolver, Connect: o.Connect}),
-		Roots:  roots,
+		Roots:  first.tls.Roots,
 		Limits: s.limits,
 		Log:    o.Log,
 	})
 	budget := limit.NewRetryBudget(s.limits.RetryBudgetRatio, s.limits.RetryBudgetPerSecond)
 	metrics := newMetrics(o.Version)
 	s.transport = t
-	if err := s.record(o, metrics, t, budget); err != nil {
+	if err := s.record(o, first, metrics, t, budget); err != nil {
 		return errors.Join(err, t.Close(context.Background()))
 	}
-	s.engine = engine.New(t, s.policy, budget)
+	s.engine = engine.New(t, first.policy, budget)
 	s.server = server.New(s.engine, server.Options{
-		Limits:     s.limits,
-		TLS:        fetch.TLSSettings{RootsID: rootsID, MinVersion: o.Config.MinTLSVersion()},
-		UserAgent:  "fetchgate/" + o.Version,
-		Generation: o.Config.Generation,
-		Policy:     s.policy,
-		Admission:  s.admission,
-		Recorder:   s.recorder,
-		OnRefused:  func(r *limit.Refused) { s.recorder.Rejected(r.Limit, telemetry.Scope(r.Scope)) },
-		Log:        o.Log,
+		UserAgent: "fetchgate/" + o.Version,
+		Pinned:    func(ctx context.Context) *server.Snapshot { return s.pinned(ctx).fetches },
+		InForce:   s.reloads.told,
+		Admission: s.admission,
+		Recorder:  s.recorder,
+		OnRefused: func(r *limit.Refused) { s.recorder.Rejected(r.Limit, telemetry.Scope(r.Scope)) },
+		Log:       o.Log,
 	})
+	s.enforce(first)
+	s.announce(first, nil)
 	s.health = health.NewServer()
 	s.health.SetServingStatus(fetchgatev1.FetchService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	s.grpc = s.newGRPC(metrics, secured)
@@ -222,7 +230,7 @@ func isLoopback(a net.Addr) bool {
 // CompilePolicy compiles the rules of a configuration; its errors say the file,
 // the line and the column.
 func CompilePolicy(c *config.Loaded, own func() []netip.AddrPort) (*policy.Policy, error) {
-	p, err := policy.Compile(c.Config.GetRules(), policy.Options{Own: own, Locate: c.Locate})
+	p, err := policy.Compile(c.Config.GetRules(), policy.Options{Own: own, Locate: c.Locate, Mode: c.Config.GetMode()})
 	if err == nil {
 		return p, nil
 	}
@@ -242,6 +250,12 @@ func located(c *config.Loaded, err error) []string {
 	if errors.As(err, &wrong) {
 		return []string{c.Locate(wrong.Path) + ": " + wrong.Path + ": " + wrong.Message}
 	}
+	if file, ok := errors.AsType[*caller.FileError](err); ok {
+		return []string{c.Locate(file.Path) + ": " + file.Path + ": " + file.Message}
+	}
+	if setting, ok := errors.AsType[*credential.SettingError](err); ok {
+		return []string{c.Locate(setting.Path) + ": " + setting.Path + ": " + setting.Message}
+	}
 	return []string{err.Error()}
 }
 
@@ -252,7 +266,7 @@ func (s *Service) GRPCAddress() string { return s.listeners.grpc.Addr().String()
 func (s *Service) HTTPAddress() string { return s.listeners.http.Addr().String() }
 
 // Rules says what is allowed, one line for each rule.
-func (s *Service) Rules() []string { return s.policy.Describe() }
+func (s *Service) Rules() []string { return s.current.Load().policy.Describe() }
 
 // Serve answers until ctx ends, then drains: no new fetch is taken, those in
 // flight may go on for the configured grace.
@@ -265,6 +279,10 @@ func (s *Service) Serve(ctx context.Context) error {
 	running.Go(func() error {
 		<-ended.Done()
 		s.stop(ctx.Err() != nil)
+		return nil
+	})
+	running.Go(func() error {
+		s.watch(ended)
 		return nil
 	})
 	running.Go(func() error {
@@ -292,7 +310,8 @@ func (s *Service) stop(told bool) {
 	s.ready.Store(false)
 	s.health.Shutdown()
 	s.endWatches()
-	delay, grace := s.config.DrainDelay(), s.config.DrainGrace()
+	last := s.current.Load().config
+	delay, grace := last.DrainDelay(), last.DrainGrace()
 	s.log.Info("draining", "delay", delay.String(), "grace", grace.String(), "in_flight", s.inFlight())
 	if delay > 0 && told {
 		<-time.After(delay) // load balancers turn away meanwhile

@@ -45,7 +45,7 @@ func TestRefusedByName(t *testing.T) {
 // refused as a whole. The test walks the services, so that none is forgotten.
 func TestOtherRPCsAreUnimplemented(t *testing.T) {
 	g := fetchtest.Start(t, fetchtest.Options{})
-	offered := []protoreflect.Name{"Fetch", "StreamFetch", "Explain"}
+	offered := []protoreflect.Name{"Fetch", "StreamFetch", "Explain", "WaitForGeneration"}
 	for _, f := range contractFiles(t) {
 		for i := range f.Services().Len() {
 			s := f.Services().Get(i)

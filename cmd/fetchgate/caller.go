@@ -75,7 +75,7 @@ func nextOf(s *status.Status) string {
 	case codes.InvalidArgument:
 		return "mend the part of the request that is named above"
 	case codes.Unauthenticated:
-		return "ask the service's operator how callers prove who they are"
+		return "ask the service's operator how callers prove who they are: --token-file shows a token, --cert a certificate"
 	case codes.ResourceExhausted:
 		return "wait a little and try again"
 	case codes.Unavailable:

@@ -29,6 +29,12 @@ func (c *checkCommand) Run(s streams) error {
 	if err == nil {
 		compiled, err = service.CompilePolicy(loaded, nil)
 	}
+	if err == nil {
+		_, err = service.CompileCallers(loaded, nil)
+	}
+	if err == nil {
+		_, err = service.HoldCredentials(loaded, nil, nil)
+	}
 	if err != nil {
 		fmt.Fprintln(s.out, err)
 		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}

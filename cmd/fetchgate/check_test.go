@@ -17,8 +17,9 @@ func TestCheck(t *testing.T) {
 		{"log: {level: debug}\n", exitOK, ": ok (no rules, default: http on port 80 and https on port 443 of public addresses; no callers: loopback only)\n"},
 		{"rulez: []\n", exitFailed, "fetchgate.yaml:1:1: "},
 		{"rules:\n  - {name: one, origins: [\"ftp://one.example\"]}\n", exitFailed, "fetchgate.yaml:2:"},
-		{"rules:\n  - name: one\n    origins: [\"https://one.example\"]\n    when: \"true\"\n", exitFailed, "fetchgate.yaml:4:5: "},
+		{"rules:\n  - name: one\n    origins: [\"https://one.example\"]\n    tls_profile: strict\n", exitFailed, "fetchgate.yaml:4:5: "},
 		{"grpc: {address: \"0.0.0.0:7801\"}\n", exitFailed, "0.0.0.0"},
+		{"jwt_issuers:\n  - {name: corp, issuer: corp, audiences: [a], jwks_file: /does/not/exist}\n", exitFailed, "jwt_issuers[0].jwks_file: \"/does/not/exist\" cannot be read"},
 	} {
 		path := filepath.Join(t.TempDir(), "fetchgate.yaml")
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {

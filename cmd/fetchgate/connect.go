@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
+	"strings"
+
+	"google.golang.org/grpc"
 )
 
 // serviceFlags say which service is asked, and how the two know each other.
@@ -16,6 +22,8 @@ type serviceFlags struct {
 	CA      string `name:"ca" type:"given" group:"The service" placeholder:"FILE" help:"Speak TLS to the service, whose certificate an authority of FILE (PEM) signed."`
 	Cert    string `name:"cert" type:"given" and:"certificate" group:"The service" placeholder:"FILE" help:"Speak TLS, and show the service this certificate (PEM): with grpc.tls.client_ca_file it asks for one."`
 	Key     string `name:"key" type:"given" and:"certificate" group:"The service" placeholder:"FILE" help:"The key of --cert (PEM)."`
+
+	TokenFile string `name:"token-file" type:"given" env:"FETCHGATE_TOKEN_FILE" group:"The service" placeholder:"FILE" help:"Show the service the token in FILE, as one of callers[].token_sha256 or jwt_issuers."`
 }
 
 // connect returns a connection to the service. It is made with the first RPC.
@@ -24,7 +32,15 @@ func (f *serviceFlags) connect() (*connection, error) {
 	if err != nil {
 		return nil, &problem{exitUsage, "cannot use the files for TLS", err.Error(), "name PEM files that can be read with --ca, --cert and --key"}
 	}
-	c, err := dial(f.Address, secured)
+	var more []grpc.DialOption
+	if f.TokenFile != "" {
+		token, err := f.token(secured != nil)
+		if err != nil {
+			return nil, err
+		}
+		more = append(more, grpc.WithPerRPCCredentials(token))
+	}
+	c, err := dial(f.Address, secured, more...)
 	if err != nil {
 		return nil, &problem{exitUsage, "cannot use the address " + f.Address, err.Error(), "write it as HOST:PORT"}
 	}
@@ -66,3 +82,39 @@ func bare(err error) error {
 	}
 	return err
 }
+
+// token reads the token to show. Without TLS it goes to this machine alone.
+func (f *serviceFlags) token(secured bool) (shownToken, error) {
+	text, err := os.ReadFile(f.TokenFile)
+	token := strings.TrimSpace(string(text))
+	switch {
+	case err != nil:
+		return "", &problem{exitUsage, "cannot read the token", fmt.Sprintf("--token-file %s: %v", f.TokenFile, bare(err)), "name a file that can be read"}
+	case token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", &problem{exitUsage, "cannot use the token", fmt.Sprintf("--token-file %s: it holds no token, or more than one", f.TokenFile), "write one token into the file, as it was issued"}
+	case !secured && !isHere(f.Address):
+		return "", &problem{exitUsage, "the token was not sent", "without TLS others on the way to " + f.Address + " could read it", "speak TLS to the service with --tls or --ca"}
+	}
+	return shownToken(token), nil
+}
+
+// isHere tells whether an address is one of this machine.
+func isHere(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return true // which is told of the address itself
+	}
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
+}
+
+// shownToken is a token that each RPC shows the service.
+type shownToken string
+
+// GetRequestMetadata is how gRPC asks for it.
+func (t shownToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(t)}, nil
+}
+
+// RequireTransportSecurity leaves that to who made it, who knows the address.
+func (shownToken) RequireTransportSecurity() bool { return false }

@@ -14,6 +14,7 @@ const deadlineMargin = 5 * time.Second
 type getCommand struct {
 	headFlags
 	bodyFlags
+	credentialFlags
 	optionFlags
 	answerFlags
 	serviceFlags

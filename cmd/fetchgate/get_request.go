@@ -26,6 +26,9 @@ func (c *getCommand) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error)
 	if err != nil {
 		return nil, err
 	}
+	if options.Credentials, err = c.credentials(); err != nil {
+		return nil, err
+	}
 	if c.wantsReport() {
 		options.Report = fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum()
 	}
@@ -144,6 +147,9 @@ func (c *getCommand) typed() map[string]string {
 	}
 	if c.Report == "" && c.Verbose {
 		typed["options.report"] = "--verbose"
+	}
+	for path, flag := range c.typedCredentials() {
+		typed[path] = flag
 	}
 	for i, line := range c.Headers {
 		name, _, _ := strings.Cut(line, ":")

@@ -229,6 +229,14 @@ func TestGetRequestInFlagsOfCurl(t *testing.T) {
 			Protocol: &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true)}}},
 		{[]string{"--expect100-timeout", "2s"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
 			Protocol: &fetchgatev1.ProtocolOptions{ExpectContinue: proto.Bool(true), ContinueTimeout: &durationpb.Duration{Seconds: 2}}}},
+		{[]string{"-u", "user:pass:word", "--credential", "a", "--credential", "b"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Credentials: []*fetchgatev1.Credential{
+				{Kind: &fetchgatev1.Credential_Named{Named: &fetchgatev1.NamedCredential{Name: "a"}}},
+				{Kind: &fetchgatev1.Credential_Named{Named: &fetchgatev1.NamedCredential{Name: "b"}}},
+				{Kind: &fetchgatev1.Credential_Basic{Basic: &fetchgatev1.BasicCredential{Username: []byte("user"), Password: []byte("pass:word")}}},
+			}}},
+		{[]string{"--oauth2-bearer", "token"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
+			Credentials: []*fetchgatev1.Credential{{Kind: &fetchgatev1.Credential_Bearer{Bearer: &fetchgatev1.BearerCredential{Token: "token"}}}}}},
 		{[]string{"-v", "--max-filesize", "10", "-Y", "5"}, &fetchgatev1.HttpRequest{}, &fetchgatev1.FetchOptions{
 			Report:   fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum(),
 			Response: &fetchgatev1.ResponseOptions{MaxBodyBytes: proto.Int64(10)},

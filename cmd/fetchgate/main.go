@@ -42,6 +42,7 @@ type commands struct {
 	Get     getCommand     `cmd:"" help:"Fetch one URL through a service."`
 	Explain explainCommand `cmd:"" help:"See what policy decides about a request, and why."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration file."`
+	Token   tokenCommand   `cmd:"" help:"Make a token for a caller, and its digest for the configuration."`
 	Demo    demoCommand    `cmd:"" help:"See it fetch, stream, deny and explain, all on loopback."`
 	Help    helpCommand    `cmd:"" help:"Read what a word of an error means, and what to do."`
 	Version versionCommand `cmd:"" help:"Print the version."`
@@ -50,7 +51,7 @@ type commands struct {
 }
 
 // commandNames are those of the commands above.
-const commandNames = "serve,get,explain,check,demo,help,version"
+const commandNames = "serve,get,explain,check,token,demo,help,version"
 
 // run carries out the command line and returns the exit code. The end of ctx
 // is the user's wish to stop.

@@ -53,7 +53,7 @@ type connection struct {
 
 // dial returns a connection to the service at address, HOST:PORT. It is made
 // with the first RPC, with TLS unless secured is nil.
-func dial(address string, secured *tls.Config) (*connection, error) {
+func dial(address string, secured *tls.Config, more ...grpc.DialOption) (*connection, error) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return nil, errors.New("it is not HOST:PORT")
 	}
@@ -63,10 +63,10 @@ func dial(address string, secured *tls.Config) (*connection, error) {
 	}
 	// Passthrough leaves names to the dialer, whose errors say more than
 	// those of gRPC.
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	conn, err := grpc.NewClient("passthrough:///"+address, append(more,
 		grpc.WithTransportCredentials(spoken),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
-		grpc.WithContextDialer(c.dial))
+		grpc.WithContextDialer(c.dial))...)
 	if err != nil {
 		return nil, err
 	}

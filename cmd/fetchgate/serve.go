@@ -18,6 +18,7 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service"
 	"github.com/fetchgate/fetchgate/service/config"
 )
@@ -42,7 +43,7 @@ type serveCommand struct {
 
 // Help is the end of the command's help.
 func (serveCommand) Help() string {
-	return "SIGTERM or Ctrl-C lets fetches in flight end within the grace of the configuration; a second one ends at once. SIGHUP is ignored: a changed configuration needs a restart."
+	return "SIGTERM or Ctrl-C lets fetches in flight end within the grace of the configuration; a second one ends at once. SIGHUP reads the configuration again, which also happens by itself when its file has changed."
 }
 
 // Run serves until ctx ends and what is in flight has drained.
@@ -62,7 +63,8 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 	// Whoever reads the audit record from standard output may go: that is an
 	// error of writing and not the end of the service.
 	signal.Ignore(syscall.SIGPIPE)
-	defer ignoreHangups(log)()
+	hangups := catchHangups()
+	defer hangups.stop()
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryRatio), memlimit.WithProvider(memlimit.FromCgroup)); err != nil {
 		log.Warn("the memory limit of the cgroup is not known; set GOMEMLIMIT", "err", err)
 	}
@@ -83,29 +85,40 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 	if !loaded.LogJSON() { // else its reader is a program, and the log says what has started
 		firstScreen(s.err, served, loaded, name)
 	}
+	hangups.reload(ctx, served)
 	if err := served.Serve(ctx); err != nil {
 		return &problem{exitFailed, "the service ended", err.Error(), "read its log above"}
 	}
 	return nil
 }
 
-// ignoreHangups keeps SIGHUP, which tells other servers to read their
-// configuration again, from ending fetches in flight. The first is logged. stop
-// waits for the goroutine that does so.
-func ignoreHangups(log *slog.Logger) (stop func()) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	var listening sync.WaitGroup
-	listening.Go(func() {
-		if _, hungUp := <-hangups; hungUp {
-			log.Warn("SIGHUP is ignored: a changed configuration needs a restart")
+// hangups keep SIGHUP from ending the process.
+type hangups struct {
+	signals   chan os.Signal
+	listening sync.WaitGroup
+}
+
+func catchHangups() *hangups {
+	h := &hangups{signals: make(chan os.Signal, 1)}
+	signal.Notify(h.signals, syscall.SIGHUP)
+	return h
+}
+
+// reload has each SIGHUP, one that has come already too, make the service read
+// its configuration again.
+func (h *hangups) reload(ctx context.Context, served *service.Service) {
+	h.listening.Go(func() {
+		for range h.signals {
+			_ = served.Reload(ctx) // it logs why it does not
 		}
 	})
-	return func() {
-		signal.Stop(hangups) // from then on nothing is sent
-		close(hangups)
-		listening.Wait()
-	}
+}
+
+// stop lets SIGHUP end the process again, and waits for a reload under way.
+func (h *hangups) stop() {
+	signal.Stop(h.signals) // from then on nothing is sent
+	close(h.signals)
+	h.listening.Wait()
 }
 
 // cannotStart says why in one line. Where there is more than one reason,
@@ -133,6 +146,10 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 		spoken, flags = " (mTLS)", " --ca FILE --cert FILE --key FILE"
 	case files != nil:
 		spoken, flags = " (TLS)", " --ca FILE"
+	}
+	takesToken := func(c *configv1.Caller) bool { return len(c.GetTokenSha256())+len(c.GetJwts()) > 0 }
+	if slices.ContainsFunc(loaded.Config.GetCallers(), takesToken) {
+		flags += " --token-file FILE"
 	}
 	fmt.Fprintf(w, "  gRPC     %s%s\n", served.GRPCAddress(), spoken)
 	fmt.Fprintf(w, "  HTTP     http://%s/healthz, /readyz, /metrics\n", served.HTTPAddress())

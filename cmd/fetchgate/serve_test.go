@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -348,7 +346,7 @@ func startProcess(t *testing.T, config string) (c *exec.Cmd, address string) {
 }
 
 // TestServeSignals: the first signal lets a fetch in flight end, the second
-// does not. SIGHUP does nothing.
+// does not. SIGHUP ends nothing.
 func TestServeSignals(t *testing.T) {
 	for _, signals := range []int{1, 2} {
 		arrived, release := make(chan struct{}), make(chan struct{})
@@ -382,22 +380,59 @@ func TestServeSignals(t *testing.T) {
 	}
 }
 
-// TestIgnoreHangups: of many, the first is logged.
-func TestIgnoreHangups(t *testing.T) {
-	seen := make(chan os.Signal, 3)
-	signal.Notify(seen, syscall.SIGHUP)
-	defer signal.Stop(seen)
-	var log lockedBuffer
-	stop := ignoreHangups(slog.New(slog.NewTextHandler(&log, nil)))
-	for range cap(seen) {
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+// TestServeReloads: a process that gets SIGHUP reads its configuration again,
+// and goes on with the last good one if it cannot.
+func TestServeReloads(t *testing.T) {
+	upstream := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(*fetchtest.Recorded) fetchtest.Step {
+		return fetchtest.Answer(200, "hello")
+	}})
+	file := configure(t, "http://127.0.0.1:1")
+	closed, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := os.ReadFile(configure(t, upstream.URL("")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unwatched = "reload: {watch: false}\n"
+	change := func(c *exec.Cmd, text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		<-seen
+		if err := c.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
 	}
-	stop()
-	if n := strings.Count(log.String(), "SIGHUP is ignored"); n != 1 {
-		t.Errorf("the log says so %d times:\n%s", n, log.String())
+	if err := os.WriteFile(file, append(closed, unwatched...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, address := startProcess(t, file)
+	get := func() int { return runHere(t.Context(), "", "get", "--address", address, upstream.URL("/")).code }
+	if code := get(); code != exitDenied {
+		t.Fatalf("get ends with %d before the reload", code)
+	}
+	change(c, string(opened)+unwatched)
+	for get() != exitOK {
+		if t.Context().Err() != nil {
+			t.Fatal("the new configuration does not come into force")
+		}
+	}
+	change(c, "rulez: []\n")
+	if code := get(); code != exitOK {
+		t.Errorf("get ends with %d after a bad configuration", code)
+	}
+	change(c, string(closed)+unwatched)
+	for get() != exitDenied {
+		if t.Context().Err() != nil {
+			t.Fatal("the last configuration does not come into force")
+		}
+	}
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(c, false); err != nil {
+		t.Errorf("serve ends with %v", err)
 	}
 }
 

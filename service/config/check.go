@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 )
 
 // reservedRules are the names of decisions that no rule makes.
@@ -29,6 +31,7 @@ func (l *Loaded) check() []Problem {
 	}
 	l.checkCallers(refuse)
 	l.checkRules(refuse)
+	l.checkCredentials(refuse)
 	l.checkTimeouts(refuse)
 	l.checkEvidence(refuse)
 	l.readAuthorities(refuse)
@@ -37,7 +40,8 @@ func (l *Loaded) check() []Problem {
 }
 
 // CheckListen refuses a gRPC address beyond loopback if the configuration names
-// no callers, since everyone who reaches it could then call. The address is
+// no callers, since everyone who reaches it could then call, or if callers would
+// send tokens to it without TLS. The address is
 // HOST:PORT; an empty host means every interface. It is for an address that
 // comes from elsewhere than the file, which was checked when it was loaded.
 func (l *Loaded) CheckListen(address string) error {
@@ -48,8 +52,11 @@ func (l *Loaded) CheckListen(address string) error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("the port of %q is not a number from 0 to 65535", address)
 	}
-	if isLoopback(host) || len(l.Config.GetCallers()) > 0 {
+	switch {
+	case isLoopback(host):
 		return nil
+	case len(l.Config.GetCallers()) > 0:
+		return l.checkClear(address)
 	}
 	return errors.New("listening on " + address + " lets everyone who reaches it call, and no callers are named; " +
 		`listen on 127.0.0.1, or add "callers: [{name: everyone, dangerous_anonymous: true}]"`)
@@ -95,28 +102,14 @@ func (l *Loaded) checkListenerTLS(refuse func(path, message string)) {
 	}
 }
 
-func (l *Loaded) checkCallers(refuse func(path, message string)) {
-	var names []string
-	anonymous := ""
-	for i, caller := range l.Config.GetCallers() {
-		path := fmt.Sprintf("callers[%d]", i)
-		switch {
-		case !caller.GetDangerousAnonymous():
-			refuse(path, fmt.Sprintf("%q would need proof of who calls, and this server can only tell anonymous callers; set dangerous_anonymous: true", caller.GetName()))
-		case anonymous != "":
-			refuse(path+".dangerous_anonymous", fmt.Sprintf("every RPC without an identity is already %q; keep one anonymous caller", anonymous))
-		default:
-			anonymous = caller.GetName()
-		}
-		if slices.Contains(names, caller.GetName()) {
-			refuse(path+".name", fmt.Sprintf("another caller is called %q; choose another name", caller.GetName()))
-		}
-		names = append(names, caller.GetName())
-	}
-}
-
 func (l *Loaded) checkRules(refuse func(path, message string)) {
-	seen := map[string]bool{}
+	seen, callers := map[string]bool{}, map[string]bool{}
+	for _, caller := range l.Config.GetCallers() {
+		callers[caller.GetName()] = true
+	}
+	if len(callers) == 0 {
+		callers[anonymousCaller] = true
+	}
 	for i, rule := range l.Config.GetRules() {
 		path, name := fmt.Sprintf("rules[%d].name", i), rule.GetName()
 		switch {
@@ -126,6 +119,20 @@ func (l *Loaded) checkRules(refuse func(path, message string)) {
 			refuse(path, fmt.Sprintf("another rule is called %q; choose another name", name))
 		}
 		seen[name] = true
+		checkRuleCallers(i, rule, callers, refuse)
+	}
+}
+
+// anonymousCaller is who calls where the configuration names nobody.
+const anonymousCaller = "anonymous"
+
+// checkRuleCallers refuses the names of callers that are not there: the rule
+// would be for nobody, and nobody would see why.
+func checkRuleCallers(i int, rule *configv1.Rule, known map[string]bool, refuse func(path, message string)) {
+	for j, name := range rule.GetCallers() {
+		if !known[name] {
+			refuse(fmt.Sprintf("rules[%d].callers[%d]", i, j), fmt.Sprintf("no caller is called %q%s", name, meant(name, known)))
+		}
 	}
 }
 

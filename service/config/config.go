@@ -46,6 +46,9 @@ type Loaded struct {
 
 	places      places
 	authorities []*x509.Certificate
+	// fromFile tells that Source is a file, openEnded that its last line does not
+	// end.
+	fromFile, openEnded bool
 }
 
 // Load reads and checks the configuration file at path, at most 1 MiB of YAML.
@@ -53,11 +56,20 @@ type Loaded struct {
 func Load(path string) (*Loaded, error) {
 	text, err := readFile(path)
 	if err != nil {
-		return nil, newError(path, []Problem{{
-			Message: fmt.Sprintf("cannot be read: %v; check --config and the permissions of the file", err),
-		}})
+		return nil, unreadable(path, err)
 	}
-	return Parse(path, text)
+	l, err := Parse(path, text)
+	if err != nil {
+		return nil, err
+	}
+	l.fromFile, l.openEnded = true, isOpenEnded(text)
+	return l, nil
+}
+
+func unreadable(path string, err error) error {
+	return newError(path, []Problem{{
+		Message: fmt.Sprintf("cannot be read: %v; check --config and the permissions of the file", err),
+	}})
 }
 
 // Parse checks a configuration that is already in memory. Problems call it

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -113,43 +114,87 @@ func parseSetting(t *testing.T, path, value string) *config.Loaded {
 	return loaded
 }
 
+// beside is what has to stand beside a setting, by the mapping that it is in;
+// what is written for the setting itself goes before.
+var beside = map[string]map[string]string{
+	"callers[]":        {"name": "everyone", "dangerous_anonymous": "true"},
+	"callers[].jwts[]": {"issuer": "corp", "subject": "a"},
+	"jwt_issuers[]":    {"name": "corp", "issuer": "https://issuer.example", "audiences": "[fetchgate]", "jwks_file": "jwks.json"},
+	"rules[]":          {"name": "a", "origins": `["https://example.com"]`},
+	"grpc.tls":         {"cert_file": "tls.crt", "key_file": "tls.key"},
+
+	"credentials[]":                    {"name": "a", "origins": `["https://example.com"]`, "bearer": "{token: {env: A}}"},
+	"credentials[].bearer":             {"token": "{env: A}"},
+	"credentials[].bearer.token":       {"env": "A"},
+	"credentials[].basic":              {"username": "a", "password": "{env: A}"},
+	"credentials[].basic.password":     {"env": "A"},
+	"credentials[].api_key":            {"header": "X-Key", "key": "{env: A}"},
+	"credentials[].api_key.key":        {"env": "A"},
+	"credentials[].header":             {"name": "X-A", "template": `"a={secret}"`, "secret": "{env: A}"},
+	"credentials[].header.secret":      {"env": "A"},
+	"credentials[].client_certificate": {"cert_file": "tls.crt", "key_file": "tls.key"},
+}
+
+// instead are settings of which a mapping of credentials has one: the first is
+// written in the place of the second.
+var instead = map[string]string{
+	"file": "env", "next_file": "env", "query_param": "header",
+	"basic": "bearer", "api_key": "bearer", "header": "bearer", "client_certificate": "bearer",
+}
+
+// withFile is what a setting needs elsewhere in the file, by its beginning.
+var withFile = map[string]string{
+	"rules[].callers":       "callers: [{name: shop, dangerous_anonymous: true}, {name: billing, dns_names: [billing.example]}]\ngrpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: callers-ca.pem}}",
+	"callers[].spiffe_ids":  "grpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: callers-ca.pem}}",
+	"callers[].dns_names":   "grpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: callers-ca.pem}}",
+	"rules[].credentials":   "credentials: [{name: partner-key, bearer: {token: {env: A}}, origins: ['https://a.test']}]",
+	"credentials[].callers": "callers: [{name: billing, dangerous_anonymous: true}]",
+	"callers[].jwts":        "jwt_issuers: [{name: corp, issuer: a, audiences: [b], jwks_file: jwks.json}]",
+}
+
 // flow writes path: value as nested flow mappings.
 func flow(path, value string) string {
-	required := map[string]map[string]string{
-		"callers": {"name": "everyone", "dangerous_anonymous": "true"},
-		"rules":   {"name": "a", "origins": `["https://example.com"]`},
-	}
-	if list, key, ok := strings.Cut(path, "[]."); ok {
-		entries := maps.Clone(required[list])
-		if section, inner, nested := strings.Cut(key, "."); nested {
-			key, value = section, "{"+flow(inner, value)+"}"
-		}
-		entries[key] = value
-		var texts []string
-		for _, k := range slices.Sorted(maps.Keys(entries)) {
-			texts = append(texts, k+": "+entries[k])
-		}
-		return fmt.Sprintf("%s: [{%s}]", list, strings.Join(texts, ", "))
-	}
-	first, rest, nested := strings.Cut(path, ".")
-	if !nested {
-		return first + ": " + value
-	}
-	beside := map[string]string{
-		"grpc.tls.cert_file": "key_file: tls.key", "grpc.tls.key_file": "cert_file: tls.crt",
-		"grpc.tls.client_ca_file": "cert_file: tls.crt, key_file: tls.key",
-		"audit.file":              "sink: file",
-	}
-	if required := beside[path]; required != "" && strings.Contains(rest, ".") {
-		section, inner, _ := strings.Cut(rest, ".")
-		return fmt.Sprintf("%s: {%s: {%s, %s: %s}}", first, section, required, inner, value)
-	} else if required != "" {
-		return fmt.Sprintf("%s: {%s, %s: %s}", first, required, rest, value)
-	}
-	if path == "audit.sink" && value == "file" {
+	text := nested("", path, value)
+	switch {
+	case path == "audit.file":
+		return "audit: {sink: file, file: " + value + "}"
+	case path == "audit.sink" && value == "file":
 		return "audit: {sink: file, file: f}"
 	}
-	return first + ": {" + flow(rest, value) + "}"
+	for beginning, more := range withFile {
+		if strings.HasPrefix(path, beginning) {
+			text += "\n" + more
+		}
+	}
+	return text
+}
+
+// nested writes path: value inside the mapping at a path.
+func nested(at, path, value string) string {
+	first, rest, isNested := strings.Cut(path, ".")
+	key, isList := strings.CutSuffix(first, "[]")
+	if isNested {
+		value = "{" + nested(strings.TrimPrefix(at+"."+first, "."), rest, value) + "}"
+	}
+	if isNested && isList {
+		value = "[" + value + "]"
+	}
+	entries := maps.Clone(beside[at])
+	if entries == nil {
+		entries = map[string]string{}
+	}
+	if other := instead[key]; strings.HasPrefix(at, "credentials") {
+		delete(entries, other)
+	}
+	if key == "next_file" {
+		entries["file"] = "a"
+	}
+	entries[key] = value
+	var texts []string
+	for _, k := range slices.Sorted(maps.Keys(entries)) {
+		texts = append(texts, k+": "+entries[k])
+	}
+	return strings.Join(texts, ", ")
 }
 
 // settings are all values that have defaults.
@@ -167,18 +212,45 @@ type settings struct {
 	Delay       time.Duration
 	Audit       string
 	Traceparent bool
+	Leeway      time.Duration
+	Watch       bool
+	Revoke      time.Duration
+	// Words are how rules are carried out, without the defaults.
+	Words string
 }
 
 func settingsOf(l *config.Loaded) settings {
 	total, perPeer := l.MaxConnections()
 	a := l.Audit()
 	audit := fmt.Sprint(a.GetSink(), " ", filepath.Base(a.GetFile()), " ", a.GetMaxFileBytes(), " ", a.GetKeepFiles(), " ", a.GetDetail(), " ", a.GetOnFull(), " ", a.GetMaxQueueBytes())
+	leeway := 30 * time.Second
+	if i := l.Config.GetJwtIssuers(); len(i) > 0 && i[0].GetLeeway() != nil {
+		leeway = i[0].GetLeeway().AsDuration()
+	}
 	traceparent := len(l.Config.GetRules()) > 0 && l.Config.GetRules()[0].GetSendTraceparent()
 	return settings{
 		l.GRPCAddress(), l.HTTPAddress(), l.DrainGrace(), l.MaxConcurrentStreams(),
 		l.MinTLSVersion(), l.LogLevel().String(), l.LogJSON(), len(l.Dangerous()), l.Limits(),
-		[2]int{total, perPeer}, l.DrainDelay(), audit, traceparent,
+		[2]int{total, perPeer}, l.DrainDelay(), audit, traceparent, leeway, l.Watch(), l.RevokeGrace(), wordsOf(l),
 	}
+}
+
+// wordsOf are the settings of modes and rules that other packages read, where
+// they are not the default.
+func wordsOf(l *config.Loaded) string {
+	words := [][2]string{{"enforce", l.Config.GetMode()}}
+	if rules := l.Config.GetRules(); len(rules) > 0 {
+		r := rules[0]
+		words = append(words, [2]string{"allow", r.GetAction()}, [2]string{"enforce", r.GetMode()}, [2]string{"deny", r.GetMixedAnswers()},
+			[2]string{"shared", r.GetIsolate()}, [2]string{"false", strconv.FormatBool(r.GetAllowUnderscoreFields())})
+	}
+	var set []string
+	for _, w := range words {
+		if w[1] != "" && w[1] != w[0] {
+			set = append(set, w[1])
+		}
+	}
+	return strings.Join(set, " ")
 }
 
 // TestPageDefaults sets each setting to the default that the page states, which

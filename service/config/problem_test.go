@@ -105,7 +105,7 @@ func beyondRange(field protoreflect.FieldDescriptor) string {
 	case rules.HasString() && rules.GetString().HasMinLen():
 		return `""`
 	case rules.HasString():
-		return `" "`
+		return `" :"`
 	case rules.HasRepeated():
 		return "[" + strings.Repeat("x, ", int(rules.GetRepeated().GetMaxItems())) + "x]"
 	}

@@ -18,10 +18,13 @@ import (
 
 // patterns says in words what each pattern of the schema asks for.
 var patterns = map[string]string{
-	`^[a-z0-9][a-z0-9._-]{0,63}$`:        `1 to 64 of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit`,
-	`^[a-z0-9][a-z0-9._/-]{0,63}$`:       `1 to 64 of a-z, 0-9, ".", "_", "/" and "-", beginning with a letter or digit`,
-	"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$": "a method such as GET, at most 32 characters",
-	`^https?://[^/?#@]+$`:                "http://HOST:PORT or https://HOST:PORT",
+	`^[a-z0-9][a-z0-9._-]{0,63}$`:                      `1 to 64 of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit`,
+	`^[a-z0-9][a-z0-9._/-]{0,63}$`:                     `1 to 64 of a-z, 0-9, ".", "_", "/" and "-", beginning with a letter or digit`,
+	"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$":               "a method such as GET, at most 32 characters",
+	`^https?://[^/?#@]+$`:                              "http://HOST:PORT or https://HOST:PORT",
+	`^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)*(/\*)?$`: "a SPIFFE ID such as spiffe://prod/ns/pay/sa/billing, or spiffe://prod/ns/pay/* for all below",
+	`^[^:]{0,256}$`:                                    `a user name without ":", at most 256 characters`,
+	`^[0-9a-f]{64}$`:                                   "64 digits 0-9 and a-f, as fetchgate token prints them",
 }
 
 // checkRanges checks the values against the ranges that the schema states.
@@ -38,7 +41,7 @@ func checkRanges(c *configv1.Config, at places) []Problem {
 	for _, v := range invalid.Violations {
 		path := protovalidate.FieldPathString(v.Proto.GetField())
 		is, wanted := explain(v)
-		if _, written := at[path]; !written {
+		if _, written := at[path]; !written && v.Proto.GetRuleId() != "required" {
 			is = "is missing"
 		}
 		problems = append(problems, at.find(path).problem(path, is+"; write "+wanted))
@@ -49,7 +52,13 @@ func checkRanges(c *configv1.Config, at places) []Problem {
 // explain says what a value is, and what it should be.
 func explain(v *protovalidate.Violation) (is, wanted string) {
 	kind, rule, _ := strings.Cut(v.Proto.GetRuleId(), ".")
-	field := fieldAt(v.Proto.GetField())
+	field, choice := fieldAt(v.Proto.GetField())
+	if choice != nil {
+		return "has none of the settings of which it needs one", namesOf(choice)
+	}
+	if kind == "required" {
+		return "is missing", "it"
+	}
 	rules := rulesOf(field, field.IsList() && kind != "repeated")
 	bound := func(name protoreflect.Name) string {
 		return asWritten(rules.Get(rules.Descriptor().Fields().ByName(name)))
@@ -68,6 +77,10 @@ func explain(v *protovalidate.Violation) (is, wanted string) {
 		return "is " + shownText(text), patterns[bound("pattern")]
 	case "host_and_port", "host_and_port_empty":
 		return "is " + shownText(text), "HOST:PORT, such as 127.0.0.1:7801, or 0.0.0.0:7801 for every interface"
+	case "contains":
+		return "lacks " + bound("contains"), "a text with " + bound("contains") + " in it"
+	case "max_pairs":
+		return fmt.Sprintf("has %d entries", v.FieldValue.Map().Len()), "at most " + bound("max_pairs")
 	case "min_len":
 		return "is " + shownText(text), "a text of length " + bound("min_len") + " or more"
 	case "max_len":
@@ -80,15 +93,26 @@ func explain(v *protovalidate.Violation) (is, wanted string) {
 	return "is refused: " + v.Proto.GetMessage(), "another value"
 }
 
-// fieldAt returns the field that a path leads to.
-func fieldAt(path *validate.FieldPath) protoreflect.FieldDescriptor {
-	var field protoreflect.FieldDescriptor
+// fieldAt returns the field that a path leads to, or the choice between fields.
+func fieldAt(path *validate.FieldPath) (field protoreflect.FieldDescriptor, choice protoreflect.OneofDescriptor) {
 	d := (*configv1.Config)(nil).ProtoReflect().Descriptor()
 	for _, element := range path.GetElements() {
+		if element.GetFieldNumber() == 0 {
+			return nil, d.Oneofs().ByName(protoreflect.Name(element.GetFieldName()))
+		}
 		field = d.Fields().ByNumber(protoreflect.FieldNumber(element.GetFieldNumber()))
 		d = field.Message()
 	}
-	return field
+	return field, nil
+}
+
+// namesOf returns the settings of a choice, "a, b or c".
+func namesOf(choice protoreflect.OneofDescriptor) string {
+	var names []string
+	for i := range choice.Fields().Len() {
+		names = append(names, string(choice.Fields().Get(i).Name()))
+	}
+	return alternatives(names)
 }
 
 // rulesOf returns the rules of a field, those of its items if so asked, as the

@@ -65,6 +65,9 @@ func ended(ctx context.Context, err error) bool {
 
 // cutShort is the failure of a fetch whose context ended for this cause.
 func (r *run) cutShort(cause error, stage fetch.Stage) *fetch.Failure {
+	if w, withdrawn := errors.AsType[*withdrawn](cause); withdrawn {
+		return w.failure(stage)
+	}
 	reason, what := fetch.ReasonTotalTimeout, "the fetch did not end within the deadline of the RPC"
 	switch {
 	case errors.Is(cause, errDraining):

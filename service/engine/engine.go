@@ -14,6 +14,7 @@ type Engine struct {
 	transport fetch.Transport
 	policy    *policy.Policy
 	budget    fetch.RetryBudget
+	live      *live
 	// cut ends with the last grace of a drain.
 	cut   context.Context
 	drain context.CancelFunc
@@ -21,9 +22,17 @@ type Engine struct {
 
 // New returns an engine. The budget bounds its retries.
 func New(t fetch.Transport, p *policy.Policy, budget fetch.RetryBudget) *Engine {
-	e := &Engine{transport: t, policy: p, budget: budget}
+	e := &Engine{transport: t, policy: p, budget: budget, live: newLive()}
 	e.cut, e.drain = context.WithCancel(context.Background())
 	return e
+}
+
+// With returns an engine that decides by p. All else is shared: Drain and
+// Withdraw of either are for the fetches of both.
+func (e *Engine) With(p *policy.Policy) *Engine {
+	with := *e
+	with.policy = p
+	return &with
 }
 
 // Drain ends every fetch that is under way, and each that comes later, with the
@@ -46,6 +55,8 @@ func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*f
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	defer context.AfterFunc(e.cut, func() { cut(errDraining) })()
+	r.withdrawal.cut = cut
+	defer e.live.enter(r)()
 	err := r.attempts(ctx)
 	r.report.Total = time.Since(r.report.Start)
 	r.report.Outcome = fetch.OutcomeResponse

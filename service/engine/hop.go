@@ -24,6 +24,8 @@ type arrived struct {
 	stop context.CancelCauseFunc
 	// expected tells that the request expected 100 Continue.
 	expected bool
+	// written is the head as the upstream wrote it, with what resp does not show.
+	written fetch.Head
 }
 
 // end closes the body and notes how long the hop took, the last of a.
@@ -39,13 +41,16 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 	next := redirect.Hop{
 		Method: r.plan.Method, Destination: r.plan.Destination, Fields: r.plan.Fields, Trailers: r.plan.Trailers, Body: r.plan.Source != nil,
 	}
+	if len(r.plan.Credentials) > 0 {
+		r.proving.dropped = map[int]bool{}
+	}
 	redirects := 0
 	for {
 		got, err := r.hop(ctx, a, next)
 		if err != nil {
 			return nil, r.classed(ctx, err, a)
 		}
-		if r.isUnexpected(got) {
+		if r.isUnexpected(got) || r.isUnproved(got, next) {
 			got.discard(maxDiscardTime)
 			got.end(a)
 			continue
@@ -53,7 +58,10 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 		if r.plan.Redirect.Max == 0 {
 			return got, nil
 		}
-		following, err := redirect.Next(r.plan.Redirect, next, got.resp.Head)
+		following, err := redirect.Next(r.plan.Redirect, next, got.written)
+		if err == nil && following != nil {
+			err = r.withoutProof(following)
+		}
 		switch {
 		case err == nil && following == nil:
 			return got, nil
@@ -110,18 +118,28 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	h := &a.Hops[len(a.Hops)-1]
 	defer func() { h.Facts.Times.Total = time.Since(began) }()
 
-	decision := r.engine.policy.Decide(r.plan.Caller, h.Method, h.Destination)
+	ask := policy.Ask{
+		Caller: r.plan.Caller, Method: h.Method, Destination: h.Destination,
+		Fields: next.Fields, Labels: r.plan.Labels, Verbatim: r.plan.Verbatim,
+	}
+	decision := r.engine.policy.Decide(ask)
 	h.Rule, r.report.Rule = decision.Rule, decision.Rule
+	h.WouldDeny, h.Open = decision.WouldDeny, decision.Open
 	if decision.Denied == nil {
 		decision.Denied = downgrade(a, decision)
 	}
 	if decision.Denied != nil {
 		return nil, decision.Denied
 	}
+	r.withdrawal.goes(r, ask, isDowngrade(a))
 	if a.Number == 1 {
 		r.engine.budget.Sent(r.plan.Caller.Name, h.Destination.Origin)
 	}
-	req, err := r.request(next, decision)
+	wanted, dropped, denied := choose(r.plan, next, decision, len(a.Hops) == 1, r.proving.dropped)
+	if h.Credentials = dropped; denied != nil {
+		return nil, denied
+	}
+	req, err := r.request(next, decision, h, wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +153,9 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	h.Facts, h.Dangerous = facts, decision.Dangerous(facts.Remote, isDowngrade(a))
 	if err == nil {
 		h.Status, r.left = resp.Status, true
+		r.withdrawal.reached(r, facts.Remote)
 	}
-	if tooLarge := r.keepInterim(interim); err == nil && tooLarge != nil {
+	if tooLarge := r.keepInterim(h, interim); err == nil && tooLarge != nil {
 		resp.Body.Close()
 		err = tooLarge
 	}
@@ -144,10 +163,12 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 		stop(nil)
 		return nil, err
 	}
+	written := resp.Head
+	r.unshow(h, resp)
 	if !r.plan.Verbatim {
 		r.jar.Store(h.Destination, resp.Fields, time.Now())
 	}
-	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop, expected: req.ExpectContinue}, nil
+	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop, expected: req.ExpectContinue, written: written}, nil
 }
 
 // isDowngrade tells that a redirect led from https to http for the last hop of a.
@@ -172,9 +193,9 @@ func downgrade(a *fetch.Attempt, d policy.Decision) *fetch.Denied {
 }
 
 // request is what to send for a hop.
-func (r *run) request(next redirect.Hop, decision policy.Decision) (*fetch.Request, error) {
+func (r *run) request(next redirect.Hop, decision policy.Decision, h *fetch.Hop, wanted []chosen) (*fetch.Request, error) {
 	route := fetch.Route{
-		Partition:      r.partition(),
+		Partition:      r.partition(decision),
 		AddressProfile: decision.AddressProfile,
 		TLS:            r.plan.TLS,
 		Version:        r.plan.Version,
@@ -185,10 +206,14 @@ func (r *run) request(next redirect.Hop, decision policy.Decision) (*fetch.Reque
 	d := next.Destination
 	req := &fetch.Request{
 		Method: next.Method, Scheme: d.Scheme, Host: d.Host, Port: d.Port, Target: []byte(d.Target),
-		Fields: r.fields(next, decision), Route: route.Sealed(d.Origin), Timeouts: r.plan.Timeouts,
+		Fields: r.fields(next, decision), Route: route, Timeouts: r.plan.Timeouts,
 		Fresh: r.plan.Fresh || r.fresh, CloseAfter: r.plan.CloseAfter,
 		Verbatim: r.plan.Verbatim, KeepChunks: r.plan.Response.KeepChunks,
 	}
+	if err := r.prove(req, h, wanted); err != nil {
+		return nil, err
+	}
+	req.Route = req.Route.Sealed(d.Origin)
 	r.takenBefore = r.bodyTaken.Load()
 	if r.plan.Source == nil || !next.Body {
 		return req, nil
@@ -257,13 +282,13 @@ func withCookies(fields []fetch.Field, cookies []byte) []fetch.Field {
 	return append(slices.Clip(fields), fetch.Field{Name: "Cookie", Value: cookies})
 }
 
-// partition keeps the connections of a caller's verbatim requests, and those of
-// an affinity, apart from all others.
-func (r *run) partition() string {
+// partition keeps the connections of a caller's verbatim requests, those of an
+// affinity and those of a rule that says so apart from all others.
+func (r *run) partition(decision policy.Decision) string {
 	switch {
 	case r.plan.Affinity != "":
 		return r.plan.Caller.Name + "\x00" + r.plan.Affinity
-	case r.plan.Verbatim:
+	case r.plan.Verbatim, decision.IsolateCaller:
 		return r.plan.Caller.Name
 	}
 	return ""

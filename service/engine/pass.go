@@ -205,7 +205,7 @@ func (i *interimHeads) add(h fetch.Head) {
 
 // keepInterim adds the 1xx heads of a hop, nil if none are wanted, to what came
 // before the final head.
-func (r *run) keepInterim(interim *interimHeads) error {
+func (r *run) keepInterim(to *fetch.Hop, interim *interimHeads) error {
 	if interim == nil {
 		return nil
 	}
@@ -215,7 +215,7 @@ func (r *run) keepInterim(interim *interimHeads) error {
 		if f := r.tooLarge("head of an interim response", h.Fields); f != nil {
 			return f
 		}
-		r.before.add(prelude{head: h})
+		r.before.add(prelude{head: r.unshown(to, h)})
 	}
 	return nil
 }

@@ -27,6 +27,8 @@ type run struct {
 	takenBefore int64
 
 	jar cookie.Jar
+	// proving is what is known of the credentials.
+	proving proving
 	// before are the heads that came before the final one of this attempt.
 	before preludes
 	// left tells that bytes of a request of this fetch may have left, in this
@@ -43,6 +45,8 @@ type run struct {
 	unexpected bool
 	// reopened is the request's body for the next hop, where it was opened before.
 	reopened io.ReadCloser
+	// withdrawal is what a newer configuration says of the fetch.
+	withdrawal withdrawal
 	// waited is how much of the wait before the next attempt is over already.
 	waited time.Duration
 }

@@ -31,7 +31,7 @@ func TestVerbatimRequest(t *testing.T) {
 	if !r.Verbatim || len(r.Fields) != 2 || r.Fields[1].Name != "b_c" || r.Framing != fetch.FramingNone || len(report.Cookies) > 0 {
 		t.Errorf("the request is %+v, the jar holds %v", r, report.Cookies)
 	}
-	p.Verbatim = false
+	p.Verbatim, p.Fields[1].Name = false, "b-c"
 	if _, err := under(t, s, rules).Run(t.Context(), p, &sink{}); err != nil {
 		t.Fatal(err)
 	}

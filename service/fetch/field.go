@@ -69,6 +69,9 @@ type FieldPlace int
 const (
 	// InHead is the head of a request that fetchgate completes.
 	InHead FieldPlace = iota
+	// InHeadByRule is the same where a rule may let names have '_': whether one
+	// does, policy says.
+	InHeadByRule
 	// InVerbatimHead is the head of one that it sends as it is: names may have
 	// '_', and of RefusedFields those that have another way to be said may stand
 	// there too. That they say the same is for the caller of this package to see to.
@@ -122,7 +125,7 @@ func CheckFieldIn(place FieldPlace, f Field) error {
 			return r.refusal()
 		}
 	}
-	if err := checkFieldName(f.Name, place.isVerbatim()); err != nil {
+	if err := checkFieldName(f.Name, place.isVerbatim() || place == InHeadByRule); err != nil {
 		return err
 	}
 	if place.isTrailers() && isNoTrailer(f.Name) {

@@ -10,11 +10,40 @@ import (
 type Caller struct {
 	// Name is the configured name, "anonymous" when nobody was asked to prove one.
 	Name string
+	// Identity is what was verified: a SPIFFE ID, a DNS name, "issuer subject" of
+	// a token, the beginning of a token's digest. Empty: nothing was.
+	Identity string
+	// Owner answers for the caller; empty if the configuration names nobody.
+	Owner string
 	// Anonymous tells that no identity was proved.
 	Anonymous bool
+	// Rights are what it may do.
+	Rights Rights
 	// Peer is the address that the RPC came from; not valid where it has none.
 	Peer netip.AddrPort
 }
+
+// Rights are a set of them, as bits.
+type Rights uint16
+
+// The rights, in the order of RightNames.
+const (
+	RightFetch Rights = 1 << iota
+	RightStream
+	RightBatch
+	RightExchange
+	RightExplain
+	// RightExplainAddresses lets Explain resolve names, and tell the addresses.
+	RightExplainAddresses
+	// RightOperate is for those who run fetchgate.
+	RightOperate
+)
+
+// DefaultRights are those of a caller whose configuration names none.
+const DefaultRights = RightFetch | RightStream | RightBatch | RightExchange | RightExplain
+
+// RightNames are what the configuration and denials call them.
+var RightNames = []string{"fetch", "stream", "batch", "exchange", "explain", "explain:addresses", "operate"}
 
 // Plan is a fetch with nothing left to decide but what the upstream does.
 type Plan struct {
@@ -56,6 +85,10 @@ type Plan struct {
 	Cookies []Cookie
 	// MaxDials is the most connections that one attempt may open.
 	MaxDials int
+	// Credentials are those that the request asks for, in its order. Held are all
+	// that the server holds, for rules to name; nil means none.
+	Credentials []Credential
+	Held        Credentials
 
 	// Labels are the caller's, for the audit record.
 	Labels map[string]string

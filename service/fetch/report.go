@@ -80,9 +80,18 @@ type Hop struct {
 	Destination Destination
 	Method      string
 	Rule        string
+	// WouldDeny is why rules deny the hop, which goes ahead since their mode is
+	// "report"; else nil. Open tells that it goes ahead whatever rules say.
+	WouldDeny *Denied
+	Open      bool
 	// Dangerous are the names of the dangerous_ settings that the hop needed. It
 	// is not to be changed.
 	Dangerous []string
+	// Credentials are those that were applied or dropped.
+	Credentials []CredentialUse
+	// Echoes are the names of those whose secret the upstream showed in what it
+	// said before the body, or behind it.
+	Echoes []string
 	// Status is 0 when no head came.
 	Status int
 	Facts  Facts

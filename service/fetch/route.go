@@ -11,13 +11,13 @@ func (r Route) Sealed(o Origin) Route {
 		o.Scheme, o.Host, strconv.Itoa(int(o.Port)),
 		r.Partition, r.AddressProfile, strconv.FormatBool(r.FilterMixed),
 		strconv.Itoa(int(r.Version)),
-		r.TLS.RootsID, r.TLS.ServerName, strconv.Itoa(int(r.TLS.MinVersion)),
+		r.TLS.RootsID, r.TLS.ServerName, strconv.Itoa(int(r.TLS.MinVersion)), r.TLS.IdentityID,
 	} {
 		// The length in front keeps two lists of parts from making one key.
 		key = strconv.AppendInt(key, int64(len(part)), 10)
 		key = append(key, ':')
 		key = append(key, part...)
 	}
-	r.Key = string(key)
+	r.Key, r.Origin = string(key), o
 	return r
 }

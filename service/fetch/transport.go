@@ -93,8 +93,9 @@ type Request struct {
 // Route is everything a dial-time decision depends on: two hops may share a
 // connection only if their routes have the same Key.
 type Route struct {
-	// Key is the pool key; Sealed computes it.
-	Key string
+	// Key is the pool key, Origin where it leads; Sealed sets both.
+	Key    string
+	Origin Origin
 	// Partition separates connections that are alike but must not be shared;
 	// empty means shared.
 	Partition string
@@ -126,6 +127,10 @@ type TLSSettings struct {
 	MinVersion uint16
 	// ServerName is the SNI and the name verified; empty means the host.
 	ServerName string
+	// Identity is the client certificate, shown if the upstream asks for one.
+	// IdentityID names it by content; empty means none.
+	Identity   Identity
+	IdentityID string
 }
 
 // HTTPVersion is which protocol versions a hop may speak.
@@ -189,7 +194,7 @@ type Facts struct {
 	Remote   netip.AddrPort
 	Protocol string
 	TLS      *TLSFacts
-	Sent     int64 // bytes of the request that left, a lower bound
+	Sent     int64 // bytes of the request that left, or were about to
 	Stage    Stage // the last stage entered
 	Times    Timings
 	// Stale counts pooled connections that were found dead before use.

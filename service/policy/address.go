@@ -14,30 +14,46 @@ import (
 	"github.com/fetchgate/fetchgate/service/iana"
 )
 
-// opened is what a rule opens beside public addresses.
+// publicProfile is the profile of a rule that opens and closes nothing.
+const publicProfile = "public"
+
+// classDenied is the class of addresses that deny_addresses lists.
+const classDenied = "denied_range"
+
+// opened is what a rule opens beside public addresses, and what it closes.
 type opened struct {
 	loopback bool
 	prefixes []netip.Prefix // in order, each once
+	closed   []netip.Prefix // the same
 	profile  string
 }
 
 func compileOpened(path string, in *configv1.Rule, table *iana.Table, f *faults) opened {
-	o := opened{loopback: in.GetDangerousAllowLoopback()}
-	for i, text := range in.GetAllowAddresses() {
+	o := opened{
+		loopback: in.GetDangerousAllowLoopback(),
+		prefixes: compilePrefixes(path+".allow_addresses", in.GetAllowAddresses(), table, f),
+		closed:   compilePrefixes(path+".deny_addresses", in.GetDenyAddresses(), table, f),
+	}
+	o.profile = o.describe()
+	return o
+}
+
+// compilePrefixes returns the ranges of a list in order, each once.
+func compilePrefixes(path string, in []string, table *iana.Table, f *faults) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for i, text := range in {
 		prefix, err := parsePrefix(text, table)
 		if err != nil {
 			f.add(path+"["+strconv.Itoa(i)+"]", "%v", err)
 			continue
 		}
-		o.prefixes = append(o.prefixes, prefix)
+		prefixes = append(prefixes, prefix)
 	}
-	slices.SortFunc(o.prefixes, netip.Prefix.Compare)
-	o.prefixes = slices.Compact(o.prefixes)
-	o.profile = o.describe()
-	return o
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return slices.Compact(prefixes)
 }
 
-// parsePrefix reads an entry of allow_addresses. It takes one spelling of each
+// parsePrefix reads an entry of allow_addresses or deny_addresses. It takes one spelling of each
 // prefix only, and none that opens everything: an IPv4-mapped one could be read
 // as 0.0.0.0/0.
 func parsePrefix(text string, table *iana.Table) (netip.Prefix, error) {
@@ -66,18 +82,30 @@ func parsePrefix(text string, table *iana.Table) (netip.Prefix, error) {
 // describe returns the address profile: by content, and not to be guessed from
 // another.
 func (o *opened) describe() string {
-	profile := "public"
+	profile := publicProfile
 	if o.loopback {
 		profile += "+loopback"
 	}
 	if len(o.prefixes) > 0 {
-		digest := sha256.New()
-		for _, p := range o.prefixes {
-			fmt.Fprintln(digest, p)
-		}
-		profile += "+" + hex.EncodeToString(digest.Sum(nil)[:16])
+		profile += "+" + digestOf(o.prefixes)
+	}
+	if len(o.closed) > 0 {
+		profile += "-" + digestOf(o.closed)
 	}
 	return profile
+}
+
+func digestOf(prefixes []netip.Prefix) string {
+	digest := sha256.New()
+	for _, p := range prefixes {
+		fmt.Fprintln(digest, p)
+	}
+	return hex.EncodeToString(digest.Sum(nil)[:16])
+}
+
+// denies reports whether the rule closes addr, an address that is reached.
+func (o *opened) denies(addr netip.Addr) bool {
+	return slices.ContainsFunc(o.closed, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // has reports whether the rule opens addr, which is of class.
@@ -113,32 +141,34 @@ func reached(a netip.Addr) netip.Addr {
 }
 
 // judge says why a hop that r allows by name must not go to an address, or nil.
-func (p *Policy) judge(r *rule, q question, to netip.AddrPort) *fetch.Denied {
+func (p *Policy) judge(r *rule, t target, to netip.AddrPort) *fetch.Denied {
 	addr := reached(to.Addr())
 	class := p.table.Classify(to.Addr())
 	isOwn, err := p.listeners.has(netip.AddrPortFrom(addr, to.Port()), class == iana.Loopback)
 	switch {
 	case class == iana.Metadata:
-		return r.denyAddress(q, to, class.String(), hintMetadata)
+		return r.denyAddress(t, to, class.String(), hintMetadata)
 	case isOwn || err != nil:
-		denied := r.denyAddress(q, to, classOwn, hintOwn)
+		denied := r.denyAddress(t, to, classOwn, hintOwn)
 		if err != nil {
 			denied.Audit += "; the addresses of this machine are not known: " + err.Error()
 		}
 		return denied
+	case r.opened.denies(addr):
+		return r.denyAddress(t, to, classDenied, "Ask "+r.whom()+" whether the address is meant to be closed.")
 	case class == iana.Public:
 		return nil
 	case class == iana.Loopback && r.opened.loopback:
 		return nil
 	case class == iana.Loopback:
-		return r.denyAddress(q, to, class.String(),
+		return r.denyAddress(t, to, class.String(),
 			"Ask "+r.whom()+" for a rule with dangerous_allow_loopback, if the upstream runs beside fetchgate.")
 	case r.opened.has(addr, class):
 		return nil
 	}
 	hint := "Check the host's DNS records; for an internal service ask "
-	if q.isLiteral() {
+	if t.isLiteral() {
 		hint = "For an internal service ask "
 	}
-	return r.denyAddress(q, to, class.String(), hint+r.whom()+" for a rule with allow_addresses.")
+	return r.denyAddress(t, to, class.String(), hint+r.whom()+" for a rule with allow_addresses.")
 }

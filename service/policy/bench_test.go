@@ -26,7 +26,7 @@ func manyRules(n int) []*configv1.Rule {
 
 func BenchmarkDecide(b *testing.B) {
 	deep := strings.Repeat("a.", 120) + "example.org"
-	for _, n := range []int{10, 1_000, 10_000, 100_000} {
+	for _, n := range sizes {
 		p := compile(b, manyRules(n), reviewed)
 		for name, url := range map[string]string{
 			"exact":    fmt.Sprintf("https://api.team%d.example.com/", n-n%3-2),
@@ -38,7 +38,7 @@ func BenchmarkDecide(b *testing.B) {
 			b.Run(fmt.Sprintf("rules=%d/%s", n, name), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					d := p.Decide(fetch.Caller{Name: "shop"}, "GET", dest)
+					d := p.Decide(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: "GET", Destination: dest})
 					if isDenied := name == "denied" || name == "deep"; (d.Denied != nil) != isDenied {
 						b.Fatalf("%s: %+v", url, d)
 					}
@@ -48,21 +48,67 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkDecideSameOrigin is the worst case: every rule is for the origin that
-// is asked for, and the last decides.
-func BenchmarkDecideSameOrigin(b *testing.B) {
+// sizes are how many rules the benchmarks have.
+var sizes = []int{10, 100, 1_000, 10_000, 100_000}
+
+// BenchmarkDecideOneHost is of rules that are all for one origin, and differ in
+// their paths or in their callers; the last decides, or none.
+func BenchmarkDecideOneHost(b *testing.B) {
+	for name, of := range map[string]func(*configv1.Rule, int){
+		"paths":   func(r *configv1.Rule, i int) { r.Paths = []string{fmt.Sprintf("/v1/team%d/*", i)} },
+		"ids":     func(r *configv1.Rule, i int) { r.Paths = []string{fmt.Sprintf("/v1/{id}/kind%d", i)} },
+		"callers": func(r *configv1.Rule, i int) { r.Callers = []string{fmt.Sprintf("caller%d", i)} },
+	} {
+		for _, n := range sizes {
+			rules := make([]*configv1.Rule, n)
+			for i := range rules {
+				rules[i] = &configv1.Rule{Name: fmt.Sprintf("r%d", i), Origins: []string{"https://api.example.com"}, Methods: []string{"GET", "POST"}}
+				of(rules[i], i)
+			}
+			p := compile(b, rules, reviewed)
+			url := map[string]string{
+				"paths": fmt.Sprintf("https://api.example.com/v1/team%d/items/7?page=2", n-1),
+				"ids":   fmt.Sprintf("https://api.example.com/v1/7/kind%d", n-1), "callers": "https://api.example.com/v1/items",
+			}[name]
+			benchmarkDecide(b, fmt.Sprintf("%s/rules=%d/last", name, n), p, fmt.Sprintf("caller%d", n-1), "GET", url, true)
+			benchmarkDecide(b, fmt.Sprintf("%s/rules=%d/none", name, n), p, "nobody", "PUT", url+"/none", false)
+		}
+	}
+}
+
+func benchmarkDecide(b *testing.B, name string, p *policy.Policy, caller, method, url string, allowed bool) {
+	ask := policy.Ask{Caller: fetch.Caller{Name: caller}, Method: method, Destination: parseURL(b, url)}
+	b.Run(name, func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if d := p.Decide(ask); (d.Denied == nil) != allowed {
+				b.Fatalf("%s: %+v", url, d.Denied)
+			}
+		}
+	})
+}
+
+// BenchmarkDecideMethods is the worst case: 10,000 rules are for the origin that
+// is asked for, differ in what the index does not know, and the last decides.
+func BenchmarkDecideMethods(b *testing.B) {
 	const n = 10_000
 	rules := make([]*configv1.Rule, n)
 	for i := range rules {
 		rules[i] = &configv1.Rule{Name: fmt.Sprintf("r%d", i), Origins: []string{"https://api.example.com"}, Methods: []string{fmt.Sprintf("M%d", i)}}
 	}
-	p := compile(b, rules, reviewed)
-	dest := parseURL(b, "https://api.example.com/")
-	for b.Loop() {
-		if d := p.Decide(fetch.Caller{Name: "shop"}, "M9999", dest); d.Denied != nil {
-			b.Fatal(d.Denied)
-		}
-	}
+	benchmarkDecide(b, "last", compile(b, rules, reviewed), "shop", "M9999", "https://api.example.com/", true)
+}
+
+// BenchmarkDecideReadings is of a path with three readings, and of a condition.
+func BenchmarkDecideReadings(b *testing.B) {
+	p := compile(b, []*configv1.Rule{
+		{Name: "path", Origins: []string{"https://api.example.com"}, Paths: []string{"/v1/*"}},
+		{Name: "when", Origins: []string{"https://www.example.com"}, When: `request.method == "GET" && request.path.startsWith("/v1/") && labels["job"] != "x"`},
+		{Name: "denied", Action: "deny", Origins: []string{"https://*.example.com"}, Paths: []string{"/v1/secret/*"}},
+	}, reviewed)
+	benchmarkDecide(b, "plain", p, "shop", "GET", "https://api.example.com/v1/x", true)
+	benchmarkDecide(b, "escaped", p, "shop", "GET", "https://api.example.com/v1/a%20b//c", true)
+	benchmarkDecide(b, "when", p, "shop", "GET", "https://www.example.com/v1/x", false)
 }
 
 // BenchmarkExplain is of a denial that many rules would allow for one thing, and
@@ -78,7 +124,7 @@ func BenchmarkExplain(b *testing.B) {
 		dest := parseURL(b, url)
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if e := p.Explain(fetch.Caller{Name: "shop"}, "GET", dest); e.Decision.Denied == nil {
+				if e := p.Explain(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: "GET", Destination: dest}); e.Decision.Denied == nil {
 					b.Fatal("allowed")
 				}
 			}

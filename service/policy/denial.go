@@ -16,20 +16,32 @@ const (
 )
 
 // denyUnmatched is the answer where no rule matches.
-func (p *Policy) denyUnmatched(q question) *fetch.Denied {
+func (p *Policy) denyUnmatched(asked *question) *fetch.Denied {
+	q := asked.kept()
 	return &fetch.Denied{
 		Reason:  fetch.ReasonDestinationDenied,
 		Rule:    DefaultDeny,
-		Message: fmt.Sprintf("no rule allows %s %s", q.method, q.origin),
-		Hint:    p.hint(q),
+		Message: "no rule allows " + q.ask.Method + " " + q.origin.String(),
+		Hint:    q.next(p.hint(q)),
+	}
+}
+
+// denyUnderscore is the answer where a name of a field has '_' and the rule does
+// not let it.
+func (r *rule) denyUnderscore(q *question) *fetch.Denied {
+	return &fetch.Denied{
+		Reason:  fetch.ReasonDestinationDenied,
+		Rule:    r.name,
+		Message: "the name of a header field has '_', which many servers do not tell from '-'",
+		Hint:    q.next("Write the name with '-', or ask " + r.whom() + " for a rule with allow_underscore_fields."),
 	}
 }
 
 // hint says what would have to change. It tells nothing of rules for other
-// origins than that of q.
-func (p *Policy) hint(q question) string {
-	if r := p.first(&q, func(*rule) bool { return true }); r != nil {
-		return fmt.Sprintf("Rule %q allows this origin, but not %s; ask %s.", r.name, checks[r.mismatch(&q)].asked(q), r.whom())
+// origins than that of q, nor of those for other callers.
+func (p *Policy) hint(q *question) string {
+	if r, at := p.nearest(q); r != nil {
+		return fmt.Sprintf("Rule %q allows this origin, but not %s; ask %s.", r.name, checks[at].asked(q), r.whom())
 	}
 	switch q.kind {
 	case metadataName:
@@ -42,20 +54,76 @@ func (p *Policy) hint(q question) string {
 	if p.builtin {
 		return "The configuration has no rules, so only http on port 80 and https on port 443 are allowed; ask the operator for rules."
 	}
-	return fmt.Sprintf("Ask the owner of the policy for a rule with the origin %s.", q.origin)
+	return "Ask the owner of the policy for a rule with the origin " + q.origin.String() + "."
+}
+
+// maxLooked is how many rules a denial looks at for its hint.
+const maxLooked = 64
+
+// nearest returns an allowing rule for the origin and the caller of q, none of
+// which matches, and the place of the check that fails: the first of those that
+// it looks at, nil if there is none.
+func (p *Policy) nearest(q *question) (*rule, int) {
+	best, failed, looked := len(p.ordered), 0, 0
+	for s := range p.sitesOf(q) {
+		if looked++; looked > maxLooked {
+			break
+		}
+		r := p.ordered[s.place]
+		if s.place >= best || s.scheme != q.origin.Scheme || s.port != q.origin.Port || r.deny || !r.takesCaller(q) {
+			continue
+		}
+		for i := range checks {
+			if !checks[i].fits(r, q) {
+				best, failed = s.place, i
+				break
+			}
+		}
+	}
+	if best == len(p.ordered) {
+		return nil, 0
+	}
+	return p.ordered[best], failed
+}
+
+// next adds to a hint the command that says more. Of the URL it has the origin
+// alone, and of the method what a shell takes for a word.
+func (q *question) next(hint string) string {
+	command := "fetchgate explain "
+	if m := q.ask.Method; m != "GET" && isWord(m) {
+		command += "-X " + m + " "
+	}
+	return hint + " More: " + command + q.origin.String()
+}
+
+// kept returns a copy that may outlive q, which then need not.
+func (q *question) kept() *question {
+	ask := *q.ask
+	kept := *q
+	kept.ask = &ask
+	return &kept
+}
+
+func isWord(s string) bool {
+	for i := range len(s) {
+		if c := s[i] | 0x20; c < 'a' || c > 'z' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // denyAddress is the answer where the address is the reason. Only Audit has the
 // address, unless it is the host that the caller wrote.
-func (r *rule) denyAddress(q question, to netip.AddrPort, class, hint string) *fetch.Denied {
+func (r *rule) denyAddress(t target, to netip.AddrPort, class, hint string) *fetch.Denied {
 	leads := "resolves to"
-	if q.isLiteral() {
+	if t.isLiteral() {
 		leads = "is"
 	}
 	return &fetch.Denied{
 		Reason:  fetch.ReasonAddressDenied,
 		Rule:    r.name,
-		Message: fmt.Sprintf("%s %s an address that policy denies (%s)", q.origin.Host, leads, class),
+		Message: fmt.Sprintf("%s %s an address that policy denies (%s)", t.origin.Host, leads, class),
 		Hint:    hint,
 		Audit:   fmt.Sprintf("rule %q does not open %s, which is of class %s", r.name, to, class),
 		Class:   class,

@@ -9,7 +9,7 @@ import (
 // withoutRulesText is the line of Describe for withoutRules.
 const withoutRulesText = "default: http on port 80 and https on port 443 of public addresses"
 
-// maxPortsShown is how many ports of a rule its line names.
+// maxPortsShown is how many ports, paths or callers of a rule its line names.
 const maxPortsShown = 8
 
 // Rule is what may be told about a rule to whoever operates fetchgate.
@@ -25,8 +25,8 @@ type Rule struct {
 
 // Rules returns the rules in the order of the configuration.
 func (p *Policy) Rules() []Rule {
-	all := make([]Rule, len(p.rules))
-	for i, r := range p.rules {
+	all := make([]Rule, len(p.written))
+	for i, r := range p.written {
 		all[i] = Rule{Name: r.name, At: r.at, Owner: r.owner, Origins: slices.Clone(r.origins)}
 	}
 	return all
@@ -57,22 +57,46 @@ func (p *Policy) Describe() []string {
 	if p.builtin {
 		return []string{withoutRulesText}
 	}
-	lines := make([]string, len(p.rules))
-	for i, r := range p.rules {
+	lines := make([]string, len(p.written))
+	for i, r := range p.written {
 		lines[i] = r.describe()
 	}
 	return lines
 }
 
 func (r *rule) describe() string {
-	line := r.name + ": " + strings.Join(r.origins, ", ")
+	line := r.name + ": "
+	if r.deny {
+		line += "deny "
+	}
+	line += strings.Join(r.origins, ", ")
 	if len(r.ports) > 0 {
 		line += " on " + portsText(r.ports)
 	}
 	if len(r.methods) > 0 {
 		line += " (" + strings.Join(r.methods, ", ") + ")"
 	}
+	if len(r.asPaths) > 0 {
+		line += " at " + some(r.asPaths)
+	}
+	if len(r.callers) > 0 {
+		line += " for " + some(r.callers)
+	}
+	if len(r.query) > 0 || len(r.headers) > 0 || r.when != nil {
+		line += ", under conditions"
+	}
+	if r.mode != enforce {
+		line += ", mode " + r.mode.String()
+	}
 	return line
+}
+
+// some are the first words of a list.
+func some(list []string) string {
+	if more := len(list) - maxPortsShown; more > 0 {
+		return strings.Join(list[:maxPortsShown], ", ") + " and " + strconv.Itoa(more) + " more"
+	}
+	return strings.Join(list, ", ")
 }
 
 // portsText is "port 8080" or "ports 8080, 9090", cut where there are many.

@@ -16,12 +16,14 @@ func TestDescribe(t *testing.T) {
 		{Name: "some", Origins: []string{"https://*.example.com"}, Methods: []string{"GET", "HEAD"}},
 		{Name: "port", Origins: []string{"https://a.example.com"}, Ports: []int32{8443}, Methods: []string{"GET"}},
 		{Name: "ports", Origins: []string{"https://b.example.com"}, Ports: []int32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
+		{Name: "no", Action: "deny", Mode: "report", Origins: []string{"https://*"}, Methods: []string{"PUT"}, Paths: []string{"/a", "/b/*"}, Callers: []string{"shop"}, When: "true"},
 	}, policy.Options{})
 	want := []string{
 		"plain: https://API.example.com, http://*",
 		"some: https://*.example.com (GET, HEAD)",
 		"port: https://a.example.com on port 8443 (GET)",
 		"ports: https://b.example.com on ports 1, 2, 3, 4, 5, 6, 7, 8, and 2 more",
+		"no: deny https://* (PUT) at /a, /b/* for shop, under conditions, mode report",
 	}
 	if got := p.Describe(); !slices.Equal(got, want) {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))

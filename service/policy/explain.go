@@ -2,7 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -17,23 +19,28 @@ type Explanation struct {
 	RuleAt string
 	// Owner is the rule's; empty if it says none, or no rule decided.
 	Owner string
+	// Mode is how far the answer counts: "enforce", "report" or "open".
+	Mode string
 	// Why is the answer in one sentence.
 	Why string
 	// Hint says what to do about a denial; else it is empty.
 	Hint string
 	// Checks are in the order in which they ran. If the answer is no, the last
-	// has failed and the others have passed.
+	// has failed and the others have passed. If it is no and does not count, "mode"
+	// follows the one that failed.
 	Checks []Check
 	// NearMisses are the rules that would allow what is denied if one thing were
-	// different, the nearest first: another method, another port, the other
-	// scheme. At most 5.
+	// different, the nearest first: another method, path, field or caller, then
+	// another port, then the other scheme. At most 5.
 	NearMisses []NearMiss
 }
 
 // Check is one step on the way to a decision.
 type Check struct {
-	// Name is "origin" (scheme and host), "port", "method", and last "name" or,
-	// where the host is an IP literal, "address".
+	// Name is "caller" if rules name callers, "origin" (scheme and host), "port",
+	// "method", then "path", "query", "header" and "when" as far as the rules that
+	// are left ask for them, "deny", "mode", and last "name" or, where the host is
+	// an IP literal, "address", and "field".
 	Name   string
 	Passed bool
 	// Detail is what it saw.
@@ -42,44 +49,103 @@ type Check struct {
 
 // Explain decides as Decide does, and says why. It resolves no name: the
 // addresses of a host are judged when they are dialed, by Decision.Allow.
-func (p *Policy) Explain(_ fetch.Caller, method string, dest fetch.Destination) Explanation {
-	q := newQuestion(method, dest.Origin)
+func (p *Policy) Explain(ask Ask) Explanation {
+	q := newQuestion(&ask)
 	d, r := p.settle(&q)
-	e := Explanation{Decision: d, Checks: p.checks(q, r, d.Denied)}
+	e := Explanation{Decision: d, Mode: p.mode.String()}
 	if r != nil {
-		e.RuleAt, e.Owner = r.at, r.owner
+		e.RuleAt, e.Owner, e.Mode = r.at, r.owner, r.mode.String()
 	}
+	v := p.byRules(&q)
+	e.Checks = p.checks(&q, v, d)
 	if denied := d.Denied; denied != nil {
-		e.Why, e.Hint, e.NearMisses = denied.Message, denied.Hint, p.nearMisses(q)
+		e.Why, e.Hint, e.NearMisses = denied.Message, denied.Hint, p.nearMisses(&q)
 		return e
 	}
-	e.Why = fmt.Sprintf("rule %q allows %s %s", r.name, q.method, q.origin)
+	switch {
+	case v.denied != nil:
+		e.Mode, e.NearMisses = v.mode.String(), p.nearMisses(&q)
+		e.Why = fmt.Sprintf("%s, but the mode is %q: it goes ahead", v.denied.Message, e.Mode)
+	default:
+		e.Why = fmt.Sprintf("rule %q allows %s %s", r.name, ask.Method, q.origin)
+	}
 	if !q.isLiteral() {
 		e.Why += "; the addresses of the host are judged when they are dialed"
 	}
 	return e
 }
 
-// checks puts the way of settle to its answer, which r and denied are, into
-// steps.
-func (p *Policy) checks(q question, r *rule, denied *fetch.Denied) []Check {
-	steps := []Check{
-		p.originCheck(q),
-		ruleCheck("port", p.first(&q, func(*rule) bool { return true }) != nil, "the port "+strconv.Itoa(int(q.origin.Port))),
-	}
-	for i := range checks {
-		fitting := p.first(&q, func(r *rule) bool { return r.mismatch(&q) > i })
-		steps = append(steps, ruleCheck(checks[i].name, fitting != nil, checks[i].asked(q)))
-	}
-	if r != nil {
-		return append(steps, p.hostCheck(q, denied))
-	}
-	for i, step := range steps {
-		if !step.Passed {
-			return steps[:i+1]
+// checks puts the way of settle to its answer, which v and d are, into steps.
+func (p *Policy) checks(q *question, v verdict, d Decision) []Check {
+	steps := p.ruleChecks(q, v)
+	if v.denied != nil {
+		for i, step := range steps {
+			if !step.Passed {
+				steps = steps[:i+1]
+				break
+			}
 		}
+		if v.mode == enforce {
+			return steps
+		}
+		steps = append(steps, Check{Name: "mode", Passed: true, Detail: fmt.Sprintf("%q lets go ahead what rules deny", v.mode)})
+	}
+	if denied := d.Denied; denied == nil || !strings.HasPrefix(denied.Message, "the name of a header") {
+		steps = append(steps, p.hostCheck(q, d.Denied))
+	} else {
+		steps = append(steps, p.hostCheck(q, nil), Check{Name: "field", Detail: denied.Message})
 	}
 	return steps
+}
+
+// ruleChecks are the steps over the rules. Rules for other callers are none of
+// them, so that nothing is told of their hosts. If v is a denial, one has failed.
+func (p *Policy) ruleChecks(q *question, v verdict) []Check {
+	var steps []Check
+	if len(p.members) > 0 {
+		name := q.ask.Caller.Name
+		steps = append(steps, ruleCheck("caller", p.everyone || p.members[name], "the caller "+name))
+	}
+	left := slices.Collect(p.atOrigin(q))
+	steps = append(steps, p.originCheck(q), ruleCheck("port", len(left) > 0, "the port "+strconv.Itoa(int(q.origin.Port))))
+	readings := p.readings(q)
+	for _, c := range checks {
+		if c.name != "method" && !slices.ContainsFunc(left, c.used) {
+			continue
+		}
+		left = slices.DeleteFunc(left, func(r *rule) bool {
+			return slices.ContainsFunc(readings, func(q question) bool { return !c.fits(r, &q) })
+		})
+		steps = append(steps, ruleCheck(c.name, len(left) > 0, c.asked(q)))
+	}
+	last := Check{Name: "deny", Passed: v.denied == nil, Detail: "no rule denies it"}
+	switch {
+	case v.denied == nil && p.denying == 0:
+		return steps
+	case v.denied == nil:
+		return append(steps, last)
+	case v.rule == nil && slices.ContainsFunc(steps, func(c Check) bool { return !c.Passed }):
+		return steps
+	case v.denied.Reason == fetch.ReasonPathAmbiguous:
+		last.Name = "path"
+	case v.rule != nil && !v.rule.deny:
+		last.Name = "when"
+	}
+	last.Detail = v.denied.Message
+	return append(slices.DeleteFunc(steps, func(c Check) bool { return !c.Passed || c.Name == last.Name }), last)
+}
+
+// readings are q by every reading of its path.
+func (p *Policy) readings(q *question) []question {
+	all := []question{*q}
+	if p.byPath {
+		for _, path := range readings(q.path)[1:] {
+			other := *q
+			other.path = path
+			all = append(all, other)
+		}
+	}
+	return all
 }
 
 // ruleCheck is a check of whether any of the rules that are left allows thing.
@@ -91,10 +157,11 @@ func ruleCheck(name string, passed bool, thing string) Check {
 	return c
 }
 
-func (p *Policy) originCheck(q question) Check {
+func (p *Policy) originCheck(q *question) Check {
 	found := false
-	for s := range p.sites.of(q) {
-		found = found || s.scheme == q.origin.Scheme
+	for s := range p.sitesOf(q) {
+		r := p.ordered[s.place]
+		found = found || s.scheme == q.origin.Scheme && !r.deny && r.takesCaller(q)
 	}
 	c := ruleCheck("origin", found, q.origin.Scheme+" to "+q.origin.Host)
 	if !found && q.kind != ordinary {
@@ -104,7 +171,7 @@ func (p *Policy) originCheck(q question) Check {
 }
 
 // hostCheck is what settle asks of the host once it has the rule.
-func (p *Policy) hostCheck(q question, denied *fetch.Denied) Check {
+func (p *Policy) hostCheck(q *question, denied *fetch.Denied) Check {
 	if !q.isLiteral() {
 		return Check{Name: "name", Passed: denied == nil, Detail: q.origin.Host + " is " + q.kind.meaning()}
 	}

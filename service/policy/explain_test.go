@@ -25,7 +25,7 @@ func placed() policy.Options {
 // explain asks p as the caller named shop.
 func explain(t testing.TB, p *policy.Policy, method, url string) policy.Explanation {
 	t.Helper()
-	return p.Explain(fetch.Caller{Name: "shop"}, method, parseURL(t, url))
+	return p.Explain(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: method, Destination: parseURL(t, url)})
 }
 
 // stepsOf are checks in one line: "origin port !method".
@@ -305,7 +305,7 @@ func allNearMisses(t testing.TB, p *policy.Policy, of []*configv1.Rule, method, 
 	}
 	var rules []string
 	try := func(m string, o fetch.Origin) {
-		d := p.Decide(fetch.Caller{Name: "shop"}, m, fetch.Destination{Origin: o})
+		d := p.Decide(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: m, Destination: fetch.Destination{Origin: o}})
 		namesMethods := slices.ContainsFunc(of, func(r *configv1.Rule) bool { return r.Name == d.Rule && len(r.Methods) > 0 })
 		if d.Denied == nil && (m == method || namesMethods) {
 			rules = append(rules, d.Rule)
@@ -335,7 +335,7 @@ func TestNearMissesComeTrue(t *testing.T) {
 			for _, origin := range []string{"http://" + host, "https://" + host, "https://" + host + ":8080"} {
 				for _, n := range explain(t, p, "GET", origin+"/").NearMisses {
 					method, dest := differently(t, "GET", parseURL(t, origin+"/"), n.Difference)
-					d := p.Decide(fetch.Caller{}, method, dest)
+					d := p.Decide(policy.Ask{Caller: fetch.Caller{}, Method: method, Destination: dest})
 					if tried++; d.Denied != nil || d.Rule != n.Rule {
 						t.Errorf("GET %s: if %s, rule %s decides and says %v; want that %s allows it", origin, n.Difference, d.Rule, d.Denied, n.Rule)
 					}

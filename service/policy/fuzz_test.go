@@ -33,7 +33,7 @@ func FuzzOrigin(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d := p.Decide(fetch.Caller{}, "GET", dest)
+		d := p.Decide(policy.Ask{Caller: fetch.Caller{}, Method: "GET", Destination: dest})
 		if d.Denied == nil && !saysSo(origin, dest.Host) {
 			t.Errorf("%q allows %s", origin, url)
 		}
@@ -79,7 +79,7 @@ func FuzzAllowAddresses(f *testing.F) {
 			single := netip.MustParseAddr(text)
 			opened = netip.PrefixFrom(single, single.BitLen())
 		}
-		d := p.Decide(fetch.Caller{}, "GET", parseURL(t, "https://example.com/"))
+		d := p.Decide(policy.Ask{Caller: fetch.Caller{}, Method: "GET", Destination: parseURL(t, "https://example.com/")})
 		if d.Allow(to) != nil {
 			return
 		}
@@ -112,11 +112,11 @@ func FuzzDecide(f *testing.F) {
 	f.Add("GET", "http", ".", uint16(80), []byte{})
 	f.Fuzz(func(t *testing.T, method, scheme, host string, port uint16, address []byte) {
 		dest := fetch.Destination{Origin: fetch.Origin{Scheme: scheme, Host: host, Port: port}}
-		d := p.Decide(fetch.Caller{Name: host}, method, dest)
+		d := p.Decide(policy.Ask{Caller: fetch.Caller{Name: host}, Method: method, Destination: dest})
 		if (d.Denied == nil) != (d.Allow != nil) || d.Rule == "" {
 			t.Fatalf("half a decision: %+v", d)
 		}
-		e := p.Explain(fetch.Caller{Name: host}, method, dest)
+		e := p.Explain(policy.Ask{Caller: fetch.Caller{Name: host}, Method: method, Destination: dest})
 		if e.Decision.Rule != d.Rule || !reflect.DeepEqual(e.Decision.Denied, d.Denied) || e.Checks[len(e.Checks)-1].Passed != (d.Denied == nil) {
 			t.Errorf("Explain says %+v of %+v", e, d)
 		}

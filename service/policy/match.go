@@ -15,75 +15,106 @@ type pattern struct {
 	below bool
 }
 
-// index finds the rules that have a pattern, as places in Policy.rules in
-// ascending order.
-type index map[pattern][]int
-
-// check is something that a rule asks of a hop beyond its origin.
+// check is something that a rule asks of a hop beyond its origin and, which the
+// index sees to, its path.
 type check struct {
 	name string
-	fits func(*rule, question) bool
+	fits func(*rule, *question) bool
+	// used tells that a rule asks it.
+	used func(*rule) bool
 	// asked says what a rule allows or not, after "but not".
-	asked func(question) string
+	asked func(*question) string
 }
 
-// checks are all of them. A rule matches if every one fits.
+// checks are all of them, in the order in which an explanation has them. A rule
+// matches if every one fits.
 var checks = []check{
-	{"method", (*rule).takesMethod, func(q question) string { return "the method " + q.method }},
+	{
+		"method", (*rule).takesMethod, func(r *rule) bool { return true },
+		func(q *question) string { return "the method " + q.ask.Method },
+	},
+	{
+		"path", (*rule).takesPath, func(r *rule) bool { return len(r.paths) > 0 },
+		func(*question) string { return "the path" },
+	},
+	{
+		"query", (*rule).takesQuery, func(r *rule) bool { return len(r.query) > 0 },
+		func(*question) string { return "the query" },
+	},
+	{
+		"header", (*rule).takesFields, func(r *rule) bool { return len(r.headers) > 0 },
+		func(*question) string { return "a request without the header fields that it names" },
+	},
+	{
+		"when", (*rule).takesRest, func(r *rule) bool { return r.when != nil },
+		func(*question) string { return "what its condition leaves out" },
+	},
 }
 
-func (r *rule) takesMethod(q question) bool {
-	return len(r.methods) == 0 || slices.Contains(r.methods, q.method)
+func (r *rule) takesMethod(q *question) bool {
+	return len(r.methods) == 0 || slices.Contains(r.methods, q.ask.Method)
 }
 
-// mismatch returns the place of the first check that keeps r from matching q;
-// len(checks) if none does.
-func (r *rule) mismatch(q *question) int {
-	for i := range checks {
-		if !checks[i].fits(r, *q) {
-			return i
+// takesCaller reports whether the rule is for the caller of q.
+func (r *rule) takesCaller(q *question) bool {
+	if len(r.callers) == 0 {
+		return true
+	}
+	_, found := slices.BinarySearch(r.callers, q.ask.Caller.Name)
+	return found
+}
+
+// takesRest reports whether the condition of the rule holds or cannot be judged.
+func (r *rule) takesRest(q *question) bool {
+	if r.when == nil {
+		return true
+	}
+	holds, why := r.when.holds(q)
+	return holds || why != isClear
+}
+
+// ask returns what the rules at or behind from say of q by its reading of the
+// path. Its cost is that of some look-ups for each label of the host and each
+// segment of the path, and of the rules that have origin, path and caller in
+// common.
+func (p *Policy) ask(q *question, from int) outcome {
+	s := search{ordered: p.ordered, q: q, from: from, best: len(p.ordered)}
+	if g := p.index[pattern{Origin: q.origin}]; g != nil {
+		s.group(g)
+	}
+	if q.kind == ordinary {
+		above := pattern{q.origin, true}
+		for labels := strings.Count(q.origin.Host, "."); labels >= 0; labels-- {
+			_, above.Host, _ = strings.Cut(above.Host, ".")
+			if labels > p.deepest {
+				continue
+			}
+			if g := p.index[above]; g != nil {
+				s.group(g)
+			}
 		}
 	}
-	return len(checks)
-}
-
-// match returns the rule that decides about q, or nil.
-func (p *Policy) match(q *question) *rule {
-	return p.first(q, func(r *rule) bool { return r.mismatch(q) == len(checks) })
-}
-
-// first returns the first of the rules for the origin of q that is wanted, or
-// nil. Its cost is that of one look-up for each label of the host, and of the
-// rules that have the same pattern.
-func (p *Policy) first(q *question, wanted func(*rule) bool) *rule {
-	best := len(p.rules)
-	for key := range q.patterns() {
-		for _, i := range p.index[key] {
-			if i >= best {
-				break
-			}
-			if wanted(p.rules[i]) {
-				best = i
-			}
-		}
+	if s.best == len(p.ordered) {
+		return outcome{}
 	}
-	if best == len(p.rules) {
-		return nil
-	}
-	return p.rules[best]
+	return outcome{p.ordered[s.best], s.why}
 }
 
-// patterns yields every pattern that the origin of q matches: itself and, unless
+// patterns yields every pattern that the origin of t may match: itself and, unless
 // its host is a special name, the wildcards above it. Above an IP literal there
 // is only the one for every host, since a wildcard that ends in a number does not
 // compile.
-func (q *question) patterns() iter.Seq[pattern] {
+func (p *Policy) patterns(t target) iter.Seq[pattern] {
 	return func(yield func(pattern) bool) {
-		o := q.origin
-		if !yield(pattern{Origin: o}) || q.kind != ordinary {
+		o := t.origin
+		if !yield(pattern{Origin: o}) || t.kind != ordinary {
 			return
 		}
-		for o.Host = range parents(q.origin.Host) {
+		labels := strings.Count(t.origin.Host, ".") + 1
+		for o.Host = range parents(t.origin.Host) {
+			if labels--; labels > p.deepest {
+				continue
+			}
 			if !yield(pattern{o, true}) {
 				return
 			}

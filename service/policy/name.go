@@ -77,10 +77,15 @@ func kindOf(name string) nameKind {
 	return ordinary
 }
 
-// judgeName denies a special name for which r, which names it, lacks the key.
-func (r *rule) judgeName(q question) *fetch.Denied {
+// judgeName denies a special name for which r, which names it, lacks the key,
+// and one that no rule names.
+func (p *Policy) judgeName(r *rule, q *question) *fetch.Denied {
 	var message, hint string
 	switch {
+	case q.kind == ordinary:
+		return nil
+	case r == p.beyond:
+		return p.denyUnmatched(q)
 	case q.kind == metadataName:
 		message = q.origin.Host + " is the name of a cloud's metadata service, which policy denies"
 		hint = hintMetadata

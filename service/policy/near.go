@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -24,8 +25,10 @@ type NearMiss struct {
 	// At is where the rule is written, as in [Rule].
 	At string
 	// Difference is that thing: "the method were GET" if the rule names methods,
-	// "the port were 8443", "the scheme were https". With the scheme changes the
-	// port, where that is the scheme's.
+	// "the path were /v1/*", "the request had the field X-Team", "the caller were
+	// billing", "the port were 8443", "the scheme were https". With the scheme
+	// changes the port, where that is the scheme's. Another caller is named only to
+	// who has the right to operate fetchgate.
 	Difference string
 }
 
@@ -52,14 +55,40 @@ func (p pattern) anywhere() pattern {
 	return p
 }
 
-// of yields the sites of the host of q.
-func (s sites) of(q question) iter.Seq[site] {
+// sitesOf yields the sites of the host of q.
+func (p *Policy) sitesOf(q *question) iter.Seq[site] {
 	return func(yield func(site) bool) {
-		for key := range q.patterns() {
-			for _, at := range s[key.anywhere()] {
+		for key := range p.patterns(q.target) {
+			for _, at := range p.sites[key.anywhere()] {
 				if !yield(at) {
 					return
 				}
+			}
+		}
+	}
+}
+
+// isShown reports whether the caller of q may learn of the rule: it is for him,
+// or he runs fetchgate.
+func (r *rule) isShown(q *question) bool {
+	return r.takesCaller(q) || q.ask.Caller.Rights&fetch.RightOperate != 0
+}
+
+// atOrigin yields the allowing rules for the origin and the caller of q, whatever
+// its path, in their order.
+func (p *Policy) atOrigin(q *question) iter.Seq[*rule] {
+	var at []int
+	for s := range p.sitesOf(q) {
+		r := p.ordered[s.place]
+		if s.scheme == q.origin.Scheme && s.port == q.origin.Port && !r.deny && r.takesCaller(q) {
+			at = append(at, s.place)
+		}
+	}
+	slices.Sort(at)
+	return func(yield func(*rule) bool) {
+		for _, place := range slices.Compact(at) {
+			if !yield(p.ordered[place]) {
+				return
 			}
 		}
 	}
@@ -69,16 +98,16 @@ func (s sites) of(q question) iter.Seq[site] {
 type distance int
 
 const (
-	otherMethod distance = iota
+	sameOrigin distance = iota
 	otherPort
 	otherScheme
 	tooFar // more than one thing would be different
 )
 
-func (s site) distanceTo(q question) distance {
+func (s site) distanceTo(q *question) distance {
 	switch here := q.origin; {
 	case s.scheme == here.Scheme && s.port == here.Port:
-		return otherMethod
+		return sameOrigin
 	case s.scheme == here.Scheme:
 		return otherPort
 	case isUsual(here) && isUsual(s.origin(q)), !isUsual(here) && s.port == here.Port:
@@ -88,16 +117,16 @@ func (s site) distanceTo(q question) distance {
 }
 
 // origin is the site as an origin of the host of q.
-func (s site) origin(q question) fetch.Origin {
+func (s site) origin(q *question) fetch.Origin {
 	return fetch.Origin{Scheme: s.scheme, Host: q.origin.Host, Port: s.port}
 }
 
 // isUsual reports whether the port of o is the scheme's, which a URL leaves out.
 func isUsual(o fetch.Origin) bool { return o.Authority() != o.HostPort() }
 
-// variant is a question with one thing different.
+// variant is what was asked with one thing different.
 type variant struct {
-	question
+	Ask
 	difference string
 	by         *rule // that might allow it
 }
@@ -109,33 +138,74 @@ type candidate struct {
 }
 
 // variants are what r, whose site c is, might allow instead of q.
-func (c candidate) variants(q question, r *rule) []variant {
-	switch c.distance {
-	case otherMethod:
-		all := make([]variant, len(r.methods))
-		for i, method := range r.methods {
-			all[i] = variant{q, "the method were " + method, r}
-			all[i].method = method
-		}
-		return all
-	case otherPort:
-		v := variant{q, fmt.Sprintf("the port were %d", c.port), r}
-		v.origin = c.origin(q)
-		return []variant{v}
-	case otherScheme:
-		v := variant{q, "the scheme were " + c.scheme, r}
-		v.origin = c.origin(q)
-		return []variant{v}
+func (c candidate) variants(q *question, r *rule) []variant {
+	asked := variant{Ask: *q.ask, by: r}
+	if c.distance == sameOrigin {
+		return asked.here(q, r)
 	}
-	return nil
+	asked.Destination.Origin = c.origin(q)
+	asked.difference = "the scheme were " + c.scheme
+	if c.distance == otherPort {
+		asked.difference = fmt.Sprintf("the port were %d", c.port)
+	}
+	return []variant{asked}
+}
+
+// here are the variants of v at the same origin: another method, another path,
+// one more field, another caller.
+func (v variant) here(q *question, r *rule) []variant {
+	var all []variant
+	for _, method := range r.methods {
+		other := v
+		other.Method, other.difference = method, "the method were "+method
+		all = append(all, other)
+	}
+	for _, path := range r.asPaths {
+		other := v
+		other.Destination.Target = someTarget(path, q.ask.Destination.RawQuery())
+		other.difference = "the path were " + path
+		all = append(all, other)
+	}
+	for _, name := range r.headers {
+		if _, there := fetch.Get(v.Fields, name); there {
+			continue
+		}
+		other := v
+		other.Fields = append(slices.Clip(v.Fields), fetch.Field{Name: name})
+		other.difference = "the request had the field " + name
+		all = append(all, other)
+	}
+	for _, name := range r.callers {
+		other := v
+		other.Caller = fetch.Caller{Name: name, Rights: v.Caller.Rights}
+		other.difference = "the caller were " + name
+		all = append(all, other)
+	}
+	return all
+}
+
+// someTarget returns a target that the path of a rule stands for, with a query.
+func someTarget(path, query string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if s == "*" || strings.HasPrefix(s, "{") {
+			segments[i] = someLabel
+		}
+	}
+	target := strings.Join(segments, "/")
+	if query != "" {
+		target += "?" + query
+	}
+	return target
 }
 
 // near yields the variants of q, the nearest first; of those the ones of the
 // first rule first.
-func (p *Policy) near(q question) iter.Seq[variant] {
+func (p *Policy) near(q *question) iter.Seq[variant] {
 	var found []candidate
-	for s := range p.sites.of(q) {
-		if away := s.distanceTo(q); away < tooFar {
+	for s := range p.sitesOf(q) {
+		away := s.distanceTo(q)
+		if r := p.ordered[s.place]; away < tooFar && !r.deny && r.isShown(q) {
 			found = append(found, candidate{s, away})
 		}
 	}
@@ -144,7 +214,7 @@ func (p *Policy) near(q question) iter.Seq[variant] {
 	})
 	return func(yield func(variant) bool) {
 		for _, c := range found {
-			for _, v := range c.variants(q, p.rules[c.place]) {
+			for _, v := range c.variants(q, p.ordered[c.place]) {
 				if !yield(v) {
 					return
 				}
@@ -154,8 +224,9 @@ func (p *Policy) near(q question) iter.Seq[variant] {
 }
 
 // nearMisses returns the rules that would allow a variant of q, each once. They
-// are rules for the host of q: nothing is told of other hosts.
-func (p *Policy) nearMisses(q question) []NearMiss {
+// are rules for the host and the caller of q: nothing is told of others, but to
+// who runs fetchgate.
+func (p *Policy) nearMisses(q *question) []NearMiss {
 	var misses []NearMiss
 	seen := map[*rule]bool{}
 	tried := 0
@@ -166,7 +237,8 @@ func (p *Policy) nearMisses(q question) []NearMiss {
 		if tried++; tried > maxTried || len(misses) == maxNearMisses {
 			break
 		}
-		if d, r := p.settle(&v.question); r == v.by && d.Denied == nil {
+		asked := newQuestion(&v.Ask)
+		if d, r := p.settle(&asked); r == v.by && d.Denied == nil && d.WouldDeny == nil {
 			seen[r] = true
 			misses = append(misses, NearMiss{Rule: r.name, At: r.at, Difference: v.difference})
 		}

@@ -15,11 +15,21 @@ import (
 // someLabel stands for any label where a name is tried out. No list has it.
 const someLabel = "some-label"
 
-// addOrigins enters the origins of r, the rule at place i, those without a port
-// once for each of its ports.
-func (c *compiler) addOrigins(i int, path string, r *rule, f *faults) {
+// addOrigins gives r the patterns of its origins, those without a port once for
+// each of its ports.
+func (c *compiler) addOrigins(path string, r *rule, f *faults) {
 	if len(r.origins) == 0 {
 		f.add(path+".origins", `a rule needs an origin, such as "https://api.example.com"`)
+	}
+	seen := map[pattern]bool{}
+	add := func(p pattern) {
+		if seen[p] {
+			return
+		}
+		seen[p] = true
+		if c.patterns++; c.patterns <= maxPatterns {
+			r.patterns = append(r.patterns, p)
+		}
 	}
 	hasHTTP := false
 	for at, text := range r.origins {
@@ -29,10 +39,10 @@ func (c *compiler) addOrigins(i int, path string, r *rule, f *faults) {
 		case err != nil:
 			f.add(path+".origins["+strconv.Itoa(at)+"]", "%v", err)
 		case hasPort || len(r.ports) == 0:
-			c.enter(p, i)
+			add(p)
 		default:
 			for _, p.Port = range r.ports {
-				c.enter(p, i)
+				add(p)
 			}
 		}
 	}

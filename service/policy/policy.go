@@ -1,15 +1,16 @@
 // Package policy decides whether a caller may send a hop to a destination, and
 // why; engine and Explain ask the same function.
 //
-// A decision has two halves. By name: of the rules whose origins, ports and
-// methods fit, the first in the order of the configuration decides; if none
-// fits, the answer is no. By address: [Decision.Allow] judges each address that
+// A decision has two halves. By name: a rule that denies wins over all that
+// allow; of those the first in the order of the configuration decides; if none
+// matches, the answer is no. By address: [Decision.Allow] judges each address that
 // is about to be dialed, so that a name cannot lead where no rule meant it to.
 package policy
 
 import (
 	"errors"
 	"net/netip"
+	"strings"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -35,6 +36,10 @@ type Options struct {
 	Local func() ([]netip.Addr, error)
 	// Table classifies addresses; nil means iana.Default.
 	Table *iana.Table
+	// Mode is how rules are carried out that do not say: "enforce", which empty
+	// means too, "report" or "open". It is also how a destination is treated that
+	// no rule matches.
+	Mode string
 	// Locate returns where a setting such as "rules[2]" is written, as
 	// "fetchgate.yaml:12:5". It is asked once for each rule, by Compile. nil
 	// means that nobody knows.
@@ -44,21 +49,68 @@ type Options struct {
 // Policy is a compiled list of rules. It does not change and is safe for
 // concurrent use.
 type Policy struct {
-	rules     []*rule
-	index     index
-	sites     sites
+	// written are the rules in the order of the configuration, ordered those that
+	// are asked, in the order in which they decide: denying rules that are
+	// enforced, denying rules that are only reported, allowing rules.
+	written, ordered []*rule
+	// denying is how many rules of ordered deny.
+	denying int
+	index   index
+	sites   sites
+	// deepest is the most labels that the host of a wildcard has.
+	deepest   int
 	named     map[string]*rule
+	mode      mode
 	listeners listeners
 	table     *iana.Table
 	builtin   bool
+	// byPath tells that a rule looks at paths, so that there may be several
+	// readings of one.
+	byPath bool
+	// underscores tells that a rule lets names of fields have '_'.
+	underscores bool
+	// lax tells that a denial of rules may not count, by the mode of one or of all.
+	lax bool
+	// members are the callers that rules name; everyone tells that a rule is for
+	// all.
+	members  map[string]bool
+	everyone bool
+	// beyond carries out what rules deny and their mode lets go ahead: nothing is
+	// opened but public addresses.
+	beyond *rule
+}
+
+// Ask is what a decision is about: one hop. What of it a rule does not name does
+// not matter.
+type Ask struct {
+	// Caller is who asked for the fetch.
+	Caller fetch.Caller
+	// Method is the hop's, which a redirect may have changed.
+	Method string
+	// Destination is the hop's, with its target.
+	Destination fetch.Destination
+	// Fields are those of the hop's request.
+	Fields []fetch.Field
+	// Labels are the fetch's.
+	Labels map[string]string
+	// Verbatim tells that the request is sent as it is, so that names of fields
+	// may have '_' without a rule.
+	Verbatim bool
 }
 
 // Decision is a policy's answer.
 type Decision struct {
 	// Rule is the name of the rule that decided, DefaultDeny if none matched.
 	Rule string
-	// Denied says why not; nil means allowed by name.
+	// Denied says why not; nil means that the hop goes ahead, as far as its name
+	// is concerned.
 	Denied *fetch.Denied
+	// WouldDeny says why rules deny a hop that goes ahead all the same, since
+	// their mode is "report"; else nil.
+	WouldDeny *fetch.Denied
+	// Open tells that the hop goes ahead by the mode "open": what rules say does
+	// not matter.
+	Open bool
 	// AddressProfile names, by content, the set of addresses that Allow
 	// accepts: rules that open the same addresses have the same profile, and
 	// connections may be shared between them. "public" means nothing was opened.
@@ -70,8 +122,13 @@ type Decision struct {
 	// SendTraceparent tells that traceparent goes to the upstream.
 	SendTraceparent bool
 	// FilterMixed dials the allowed addresses of an answer that also holds
-	// denied ones. It is always false: one denied address denies the name.
+	// denied ones; else one denied address denies the name.
 	FilterMixed bool
+	// IsolateCaller keeps the connections of the hop to its caller.
+	IsolateCaller bool
+	// Credentials are the names of those that the rule applies, in its order. The
+	// list is not to be changed.
+	Credentials []string
 	// Allow judges one address; its error is a *fetch.Denied. It is nil exactly
 	// if Denied is not, and safe for concurrent use.
 	Allow func(netip.AddrPort) error
@@ -92,9 +149,11 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 		index:     index{},
 		sites:     sites{},
 		named:     map[string]*rule{},
+		members:   map[string]bool{},
 		listeners: newListeners(o),
 		table:     o.Table,
 		builtin:   rules == nil,
+		beyond:    &rule{name: DefaultDeny, opened: opened{profile: publicProfile}},
 	}
 	if p.table == nil {
 		p.table = iana.Default()
@@ -103,7 +162,8 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 		rules = withoutRules
 	}
 	var f faults
-	c := compiler{policy: p, names: map[string]int{}, locate: o.Locate}
+	p.mode = compileMode("mode", o.Mode, enforce, &f)
+	c := compiler{policy: p, names: map[string]int{}, conditions: map[string]*condition{}, locate: o.Locate}
 	if p.builtin || c.locate == nil {
 		c.locate = func(string) string { return "" }
 	}
@@ -117,56 +177,77 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 	return p, nil
 }
 
-// Decide says whether a caller may send method to dest. A host that is an IP
-// literal is judged as an address too. The path and the query do not matter, nor
-// yet does who the caller is.
-func (p *Policy) Decide(_ fetch.Caller, method string, dest fetch.Destination) Decision {
-	q := newQuestion(method, dest.Origin)
+// AllowsUnderscoreFields tells that a rule lets names of fields have '_'. Which
+// hop may have them, Decide says.
+func (p *Policy) AllowsUnderscoreFields() bool { return p.underscores }
+
+// Decide says whether a hop may go ahead. A host that is an IP literal is judged
+// as an address too.
+func (p *Policy) Decide(ask Ask) Decision {
+	q := newQuestion(&ask)
 	d, _ := p.settle(&q)
 	return d
 }
 
 // settle is the one way to a decision about q. It returns the rule that decides
 // too, or nil.
-func (p *Policy) settle(asked *question) (d Decision, r *rule) {
-	r = p.match(asked)
-	q := *asked // for Allow to keep: the asker's does not live on the heap
-	switch {
-	case r == nil:
-		d.Denied = p.denyUnmatched(q)
-	case q.isLiteral():
-		d.Denied = p.judge(r, q, netip.AddrPortFrom(q.literal, q.origin.Port))
-	default:
-		d.Denied = r.judgeName(q)
+func (p *Policy) settle(q *question) (d Decision, r *rule) {
+	v := p.byRules(q)
+	if v.denied != nil && v.mode == enforce {
+		d.Denied, d.Rule = v.denied, v.denied.Rule
+		return d, v.rule
 	}
-	if d.Denied != nil {
+	carrier := v.carrier
+	if d.Denied = p.guard(q, carrier); d.Denied != nil {
 		d.Rule = d.Denied.Rule
-		return d, r
+		return d, carrier
 	}
-	d.Rule, d.AddressProfile = r.name, r.opened.profile
-	d.AllowDowngrade, d.SendTraceparent = r.allowDowngrade, r.sendTraceparent
-	d.Allow = p.allower(q, r)
-	if r.opened.loopback {
+	d.Rule, d.Open = carrier.name, v.mode == open
+	if v.denied != nil {
+		d.Rule = v.denied.Rule
+		if !d.Open {
+			d.WouldDeny = v.denied
+		}
+	}
+	d.AddressProfile, d.FilterMixed = carrier.opened.profile, carrier.filterMixed
+	d.AllowDowngrade, d.SendTraceparent = carrier.allowDowngrade, carrier.sendTraceparent
+	d.IsolateCaller, d.Credentials = carrier.isolateCaller, carrier.credentials
+	d.Allow = p.allower(q.target, carrier)
+	if carrier.opened.loopback {
 		d.loopback = &loopback{table: p.table}
 		d.loopback.needed.Store(q.kind == loopbackName || q.isLiteral() && p.table.Classify(q.literal) == iana.Loopback)
 		d.Allow = d.loopback.noting(d.Allow)
 	}
-	return d, r
+	return d, v.rule
 }
 
-// allower judges the addresses for a hop that r allows by name.
-func (p *Policy) allower(q question, r *rule) func(netip.AddrPort) error {
+// guard denies what no mode lets go ahead.
+func (p *Policy) guard(q *question, r *rule) *fetch.Denied {
+	if q.isLiteral() {
+		if denied := p.judge(r, q.target, netip.AddrPortFrom(q.literal, q.origin.Port)); denied != nil {
+			return denied
+		}
+	} else if denied := p.judgeName(r, q); denied != nil {
+		return denied
+	}
+	if !r.underscores && !q.ask.Verbatim && hasUnderscore(q.ask.Fields) {
+		return r.denyUnderscore(q)
+	}
+	return nil
+}
+
+// allower judges the addresses for a hop that r carries out.
+func (p *Policy) allower(t target, r *rule) func(netip.AddrPort) error {
 	return func(to netip.AddrPort) error {
-		if denied := p.judge(r, q, to); denied != nil {
+		if denied := p.judge(r, t, to); denied != nil {
 			return denied
 		}
 		return nil
 	}
 }
 
-// question is what a decision depends on.
-type question struct {
-	method string
+// target is where a hop goes, as far as addresses are concerned.
+type target struct {
 	origin fetch.Origin
 	// literal is the host if it is an IP literal, else not valid.
 	literal netip.Addr
@@ -174,14 +255,32 @@ type question struct {
 	kind nameKind
 }
 
-func newQuestion(method string, o fetch.Origin) question {
-	q := question{method: method, origin: o}
-	if addr, isLiteral := o.Addr(); isLiteral {
-		q.literal = addr
-	} else {
-		q.kind = kindOf(o.Host)
+func (t target) isLiteral() bool { return t.literal.IsValid() }
+
+// question is what a decision depends on, by one reading of the path.
+type question struct {
+	target
+	ask  *Ask
+	path string
+}
+
+func newQuestion(ask *Ask) question {
+	q := question{target: target{origin: ask.Destination.Origin}, ask: ask, path: ask.Destination.Path()}
+	if mayBeAddress(q.origin.Host) {
+		q.literal, _ = q.origin.Addr()
+	}
+	if !q.isLiteral() {
+		q.kind = kindOf(q.origin.Host)
 	}
 	return q
 }
 
-func (q question) isLiteral() bool { return q.literal.IsValid() }
+// mayBeAddress tells most names from addresses without the error that reading
+// one costs.
+func mayBeAddress(host string) bool {
+	if host == "" || strings.IndexByte(host, ':') >= 0 {
+		return true
+	}
+	last := host[len(host)-1]
+	return '0' <= last && last <= '9'
+}

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +60,7 @@ func compile(t testing.TB, rules []*configv1.Rule, o policy.Options) *policy.Pol
 // shop asks p as the caller named shop.
 func shop(t testing.TB, p *policy.Policy, method, url string) policy.Decision {
 	t.Helper()
-	return p.Decide(fetch.Caller{Name: "shop"}, method, parseURL(t, url))
+	return p.Decide(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: method, Destination: parseURL(t, url)})
 }
 
 // allow asks d about an address, and nil stands for yes.
@@ -90,7 +91,9 @@ func TestDecisions(t *testing.T) {
 			if err := protoyaml.Unmarshal(file.Data, &c); err != nil {
 				t.Fatalf("%s: %v", file.Name, err)
 			}
-			p = compile(t, c.GetRules(), reviewed)
+			o := reviewed
+			o.Mode = c.GetMode()
+			p = compile(t, c.GetRules(), o)
 			continue
 		}
 		for line := range strings.Lines(string(file.Data)) {
@@ -110,9 +113,19 @@ func checkCase(t *testing.T, p *policy.Policy, words []string) {
 	if len(words) < 6 {
 		t.Fatalf("%q has too few words", words)
 	}
-	caller, method, url, resolved, want := words[0], words[1], words[2], words[3], strings.Join(words[4:], " ")
-	dest := parseURL(t, url)
-	d := p.Decide(fetch.Caller{Name: caller}, method, dest)
+	caller, method, url, resolved, words := words[0], words[1], words[2], words[3], words[4:]
+	ask := policy.Ask{Caller: fetch.Caller{Name: caller}, Method: method, Destination: parseURL(t, url), Labels: map[string]string{}}
+	for ; strings.Contains(words[0], ":"); words = words[1:] {
+		name, value, _ := strings.Cut(words[0], ":")
+		if label, isLabel := strings.CutPrefix(name, "@"); isLabel {
+			ask.Labels[label] = value
+			continue
+		}
+		ask.Fields = append(ask.Fields, fetch.Field{Name: name, Value: []byte(value)})
+	}
+	want, dest := strings.Join(words, " "), ask.Destination
+	d := p.Decide(ask)
+	checkExplained(t, p, ask, d)
 	if (d.Denied == nil) != (d.Allow != nil) || (d.Denied == nil) != (d.AddressProfile != "") {
 		t.Errorf("%s: half a decision: %+v", url, d)
 	}
@@ -133,6 +146,20 @@ func checkCase(t *testing.T, p *policy.Policy, words []string) {
 		}
 	}
 	got := "allow " + d.Rule
+	switch {
+	case d.WouldDeny != nil:
+		got = "report " + d.Rule + " " + string(d.WouldDeny.Reason)
+	case d.Open:
+		got = "open " + d.Rule
+	}
+	for word, is := range map[string]bool{"filter": d.FilterMixed, "isolate": d.IsolateCaller} {
+		if is {
+			got += " " + word
+		}
+	}
+	for _, name := range d.Credentials {
+		got += " credential=" + name
+	}
 	if d.AllowDowngrade {
 		got += " downgrade"
 	}
@@ -143,7 +170,31 @@ func checkCase(t *testing.T, p *policy.Policy, words []string) {
 		got = strings.TrimSpace(strings.Join([]string{"deny", denied.Rule, string(denied.Reason), denied.Class}, " "))
 	}
 	if got != want {
-		t.Errorf("%s %s [%s]\n got %s\nwant %s", method, url, words[3], got, want)
+		t.Errorf("%s %s [%s]\n got %s\nwant %s", method, url, resolved, got, want)
+	}
+}
+
+// checkExplained holds what Explain says to a decision.
+func checkExplained(t *testing.T, p *policy.Policy, ask policy.Ask, d policy.Decision) {
+	t.Helper()
+	e := p.Explain(ask)
+	if e.Decision.Rule != d.Rule || (e.Decision.Denied == nil) != (d.Denied == nil) || (e.Decision.WouldDeny == nil) != (d.WouldDeny == nil) || e.Decision.Open != d.Open {
+		t.Errorf("%s %s: Decide says %+v, Explain %+v", ask.Method, ask.Destination.URL(), d, e.Decision)
+	}
+	failed := 0
+	for _, c := range e.Checks {
+		if !c.Passed {
+			failed++
+		}
+	}
+	last := e.Checks[len(e.Checks)-1]
+	switch {
+	case d.Denied != nil && (last.Passed || failed != 1 && !slices.ContainsFunc(e.Checks, func(c policy.Check) bool { return c.Name == "mode" })):
+		t.Errorf("%s %s is denied after the checks %s", ask.Method, ask.Destination.URL(), stepsOf(e.Checks))
+	case d.Denied == nil && !last.Passed, d.Denied == nil && d.WouldDeny == nil && !d.Open && failed > 0:
+		t.Errorf("%s %s goes ahead after the checks %s", ask.Method, ask.Destination.URL(), stepsOf(e.Checks))
+	case d.WouldDeny != nil && failed != 1:
+		t.Errorf("%s %s is reported after the checks %s", ask.Method, ask.Destination.URL(), stepsOf(e.Checks))
 	}
 }
 
@@ -170,10 +221,10 @@ func TestDenialTellsCallerWhatToDoAndNoMore(t *testing.T) {
 	}{
 		{byName("DELETE", "https://api.example.com/v1?key=hush#f"),
 			"no rule allows DELETE https://api.example.com",
-			`Rule "orders" allows this origin, but not the method DELETE; ask team-orders.`},
+			`Rule "orders" allows this origin, but not the method DELETE; ask team-orders. More: fetchgate explain -X DELETE https://api.example.com`},
 		{byName("GET", "https://api.example.com:8443/v1?key=hush"),
 			"no rule allows GET https://api.example.com:8443",
-			"Ask the owner of the policy for a rule with the origin https://api.example.com:8443."},
+			"Ask the owner of the policy for a rule with the origin https://api.example.com:8443. More: fetchgate explain https://api.example.com:8443"},
 		{byName("GET", "http://localhost/"),
 			"localhost is a name of the machine itself, which policy denies",
 			`Ask team-names to set dangerous_allow_loopback in rule "names", if the upstream runs beside fetchgate.`},
@@ -182,13 +233,13 @@ func TestDenialTellsCallerWhatToDoAndNoMore(t *testing.T) {
 			"Metadata services of clouds are denied whatever a rule says."},
 		{byName("GET", "https://metadata/"),
 			"no rule allows GET https://metadata",
-			"Metadata services of clouds are denied whatever a rule says."},
+			"Metadata services of clouds are denied whatever a rule says. More: fetchgate explain https://metadata"},
 		{byName("GET", "https://localhost/"),
 			"no rule allows GET https://localhost",
-			"Only a rule that names localhost itself, with dangerous_allow_loopback, allows it; ask the owner of the policy."},
+			"Only a rule that names localhost itself, with dangerous_allow_loopback, allows it; ask the owner of the policy. More: fetchgate explain https://localhost"},
 		{byName("GET", "https://intranet/"),
 			"no rule allows GET https://intranet",
-			"Only a rule that names intranet itself, without a wildcard, allows it; ask the owner of the policy."},
+			"Only a rule that names intranet itself, without a wildcard, allows it; ask the owner of the policy. More: fetchgate explain https://intranet"},
 		{withAddress("https://api.example.com/?key=hush", "192.168.0.9:443"),
 			"api.example.com resolves to an address that policy denies (private)",
 			"Check the host's DNS records; for an internal service ask team-orders for a rule with allow_addresses."},
@@ -225,7 +276,7 @@ func TestDenialTellsCallerWhatToDoAndNoMore(t *testing.T) {
 
 func TestHintWithoutRules(t *testing.T) {
 	p := compile(t, nil, policy.Options{})
-	const want = "The configuration has no rules, so only http on port 80 and https on port 443 are allowed; ask the operator for rules."
+	const want = "The configuration has no rules, so only http on port 80 and https on port 443 are allowed; ask the operator for rules. More: fetchgate explain https://example.com:8443"
 	if got := shop(t, p, "GET", "https://example.com:8443/").Denied.Hint; got != want {
 		t.Errorf("hint %q\nwant %q", got, want)
 	}

@@ -28,21 +28,23 @@ var (
 		"dangerous_allow_downgrade": {
 			Origins: []string{"http://other.example.com"}, DangerousAllowDowngrade: true,
 		},
-		"send_traceparent": {SendTraceparent: true},
+		"action":                  {Action: "deny"},
+		"mode":                    {Mode: "report"},
+		"callers":                 {Callers: []string{"shop"}},
+		"paths":                   {Paths: []string{"/v1/*"}},
+		"query":                   {Query: map[string]string{"a": "b"}},
+		"headers":                 {Headers: []string{"X-Team"}},
+		"when":                    {When: "true"},
+		"deny_addresses":          {DenyAddresses: []string{"10.0.0.7"}},
+		"mixed_answers":           {MixedAnswers: "filter"},
+		"allow_underscore_fields": {AllowUnderscoreFields: true},
+		"credentials":             {Credentials: []string{"partner-key"}},
+		"isolate":                 {Isolate: "caller"},
+		"send_traceparent":        {SendTraceparent: true},
 	}
 	refused = map[protoreflect.Name]*configv1.Rule{
-		"action":                        {Action: "deny"},
-		"mode":                          {Mode: "report"},
-		"callers":                       {Callers: []string{"shop"}},
-		"paths":                         {Paths: []string{"/v1/*"}},
-		"query":                         {Query: map[string]string{"a": "b"}},
-		"headers":                       {Headers: []string{"X-Team"}},
-		"when":                          {When: "true"},
-		"deny_addresses":                {DenyAddresses: []string{"10.0.0.7"}},
-		"mixed_answers":                 {MixedAnswers: "filter"},
 		"dangerous_allow_metadata":      {DangerousAllowMetadata: true},
 		"dangerous_allow_own_listeners": {DangerousAllowOwnListeners: true},
-		"allow_underscore_fields":       {AllowUnderscoreFields: true},
 		"allow_host":                    {AllowHost: []string{"other.example.com"}},
 		"allow_server_name":             {AllowServerName: []string{"other.example.com"}},
 		"allow_resolve":                 {AllowResolve: true},
@@ -52,8 +54,6 @@ var (
 		"source_address":                {SourceAddress: "10.0.0.1"},
 		"tls_profile":                   {TlsProfile: "strict"},
 		"proxy_profile":                 {ProxyProfile: "dmz"},
-		"credentials":                   {Credentials: []string{"partner-key"}},
-		"isolate":                       {Isolate: "caller"},
 		"set_fields":                    {SetFields: map[string]string{"X-Team": "shop"}},
 		"remove_fields":                 {RemoveFields: []string{"X-Team"}},
 		"timeouts":                      {Timeouts: &configv1.Timeouts{}},
@@ -112,11 +112,15 @@ func TestEveryFieldIsCarriedOutOrRefusedByName(t *testing.T) {
 	}
 }
 
-func TestWordsThatChangeNothingAreRefusedToo(t *testing.T) {
+func TestDefaultWordsAreTaken(t *testing.T) {
 	r := &configv1.Rule{
 		Name: "r", Origins: []string{"https://example.com"},
 		Action: "allow", Mode: "enforce", MixedAnswers: "deny", Isolate: "shared",
 	}
+	if got := faultsOf(t, r); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+	r.Action, r.Mode, r.MixedAnswers, r.Isolate = "permit", "dry-run", "drop", "me"
 	if got := faultsOf(t, r); len(got) != 4 {
 		t.Errorf("got %q, want one fault for each of the four fields", got)
 	}
@@ -135,7 +139,7 @@ func TestEveryFaultIsSaid(t *testing.T) {
 		&configv1.Rule{Name: "twice", Origins: []string{"https://example.com", "ftp://example.com", "https://a b"}},
 		nil,
 		&configv1.Rule{Name: "twice", Origins: []string{"https://*.com"}, Ports: []int32{0, 65536}, Methods: []string{"GET", "get", "TRACE"},
-			AllowAddresses: []string{"10.0.0.7/8"}, When: "true"},
+			AllowAddresses: []string{"10.0.0.7/8"}, TlsProfile: "strict"},
 		&configv1.Rule{Name: "default-deny", Origins: []string{"https://example.com"}},
 	)
 	want := []string{
@@ -143,7 +147,7 @@ func TestEveryFaultIsSaid(t *testing.T) {
 		"rules[0].origins[2]: ",
 		"rules[1].name: a rule needs a name",
 		"rules[1].origins: a rule needs an origin",
-		"rules[2].when: ",
+		"rules[2].tls_profile: ",
 		`rules[2].name: rules[0] is named "twice" too`,
 		"rules[2].methods[1]: ",
 		"rules[2].methods[2]: ",

@@ -38,16 +38,16 @@ func BenchmarkFetchUnary(b *testing.B) {
 	b.Run("plan", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := s.planner.plan(shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions()); err != nil {
+			if _, err := s.pinned(b.Context()).planner.plan(shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions()); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
-	plan, err := s.planner.plan(shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions())
+	plan, err := s.pinned(b.Context()).planner.plan(shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions())
 	if err != nil {
 		b.Fatal(err)
 	}
-	report, err := s.engine.Run(ctx, plan, &wholeSink{held: accounted(b, buffers), max: plan.Response.MaxBodyBytes})
+	report, err := s.pinned(b.Context()).engine.Run(ctx, plan, &wholeSink{held: accounted(b, buffers), max: plan.Response.MaxBodyBytes})
 	if err != nil {
 		b.Fatal(err)
 	}

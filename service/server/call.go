@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
-	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/fetch"
 	"github.com/fetchgate/fetchgate/service/limit"
 )
@@ -21,6 +20,7 @@ import (
 // call is one RPC that fetches, from its admission to its record.
 type call struct {
 	server  *Server
+	under   *Snapshot // from its beginning to its end
 	ctx     context.Context
 	id, rpc string
 	start   time.Time
@@ -46,7 +46,7 @@ func (s *Server) recorded(ctx context.Context, rpc string, carryOut func(*call) 
 		s.onRefused(&limit.Refused{Limit: auditQueue, Scope: limit.ScopeServer})
 		return &refusal{code: codes.Unavailable, reason: reasonOverloaded, message: err.Error(), retryAfter: time.Second}
 	}
-	c := &call{server: s, ctx: ctx, id: newID(), rpc: rpc, start: time.Now()}
+	c := &call{server: s, under: s.pinned(ctx), ctx: ctx, id: newID(), rpc: rpc, start: time.Now()}
 	err = errUnknownFault
 	defer func() { c.end(err) }()
 	return carryOut(c)
@@ -68,7 +68,8 @@ func (c *call) plan(s shape, m fetchRequest) (*fetch.Plan, error) {
 	if v := refuseNotOffered(m); len(v) > 0 {
 		return nil, invalid(v)
 	}
-	plan, err := c.server.planner.plan(s, m.GetRequest(), m.GetOptions())
+	s.who = c.who
+	plan, err := c.under.planner.plan(s, m.GetRequest(), m.GetOptions())
 	c.planned = plan
 	if err != nil {
 		return nil, err
@@ -80,7 +81,7 @@ func (c *call) plan(s shape, m fetchRequest) (*fetch.Plan, error) {
 // admit takes a place for the RPC, and memory for its request.
 func (c *call) admit(m proto.Message) error {
 	var err error
-	c.who, c.lease, err = c.server.admit(c.ctx)
+	c.who, c.lease, err = c.server.admit(c.ctx, rightTo[c.rpc])
 	if err != nil {
 		return err
 	}
@@ -95,14 +96,17 @@ func (c *call) admit(m proto.Message) error {
 	return nil
 }
 
-// admit finds out who is calling and takes a place among the live fetches.
-func (s *Server) admit(ctx context.Context) (who fetch.Caller, l *limit.Lease, err error) {
+// rightTo is what a caller needs for an RPC that fetches.
+var rightTo = map[string]fetch.Rights{"Fetch": fetch.RightFetch, "StreamFetch": fetch.RightStream}
+
+// admit finds out who is calling, who needs one of these rights, and takes a
+// place among the live fetches.
+func (s *Server) admit(ctx context.Context, anyOf fetch.Rights) (who fetch.Caller, l *limit.Lease, err error) {
 	if s.draining.Load() {
 		return who, nil, &refusal{code: codes.Unavailable, reason: string(fetch.ReasonDraining), message: "fetchgate is draining and did nothing; ask another replica"}
 	}
-	who, ok := caller.FromContext(ctx)
-	if !ok {
-		return who, nil, unknownCaller()
+	if who, err = callerWith(ctx, anyOf); err != nil {
+		return who, nil, err
 	}
 	l, refused := s.admission.Admit(who.Name, who.Peer.Addr(), connectionOf(ctx))
 	if refused != nil {
@@ -183,7 +187,7 @@ func (c *call) stream(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStrea
 	if err != nil {
 		return err
 	}
-	sink := newStreamSink(c.ctx, stream, c.held(), c.server.planner.limits.CallerStall)
+	sink := newStreamSink(c.ctx, stream, c.held(), c.under.planner.limits.CallerStall)
 	defer c.leave(sink)
 	if total := plan.Timeouts.Total; total > 0 {
 		defer sink.waitAtMost(total + lastWord)()
@@ -222,7 +226,7 @@ func (c *call) leave(sink *streamSink) {
 // carryOut runs the plan.
 func (c *call) carryOut(plan *fetch.Plan, sink fetch.Sink) error {
 	c.running = true
-	report, err := c.server.engine.Run(c.ctx, plan, sink)
+	report, err := c.under.engine.Run(c.ctx, plan, sink)
 	c.report = report
 	return err
 }
@@ -259,6 +263,7 @@ func (c *call) end(err error) {
 		c.lease.Give(c.request)
 		c.lease.Done()
 	}
+	c.tellEchoes(r)
 	c.server.recorder.End(c.ctx, r)
 }
 
@@ -266,7 +271,7 @@ func (c *call) end(err error) {
 func (c *call) rejected() *fetch.Report {
 	r := &fetch.Report{
 		ID: c.id, RPC: c.rpc, Caller: c.who, Start: c.start, Total: time.Since(c.start),
-		Outcome: fetch.OutcomeRejected, Generation: c.server.planner.generation,
+		Outcome: fetch.OutcomeRejected, Generation: c.under.planner.generation,
 	}
 	if c.running { // and it panicked
 		r.Outcome, r.Failure = fetch.OutcomeFailure, fetch.Fail(fetch.ReasonInternalFault, errUnknownFault.message, nil)

@@ -5,11 +5,11 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/policy"
 )
 
 // Explain plans the request as Fetch does and asks the policy that Fetch asks.
@@ -18,7 +18,7 @@ import (
 // refuse is an answer here; RPC errors are for a caller that is not known, or has
 // too much under way.
 func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (*fetchgatev1.ExplainResponse, error) {
-	who, lease, err := e.admit(ctx)
+	who, lease, err := e.admit(ctx, fetch.RightExplain)
 	if err != nil {
 		return nil, err
 	}
@@ -28,14 +28,15 @@ func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (
 		return nil, e.overLimit(refused)
 	}
 	defer lease.Give(size)
-	plan, violations := e.examine(m)
+	under := e.pinned(ctx)
+	plan, violations := under.examine(who, m)
 	plan.Caller = who
 	answer := &fetchgatev1.ExplainResponse{Generation: plan.Generation, Clamped: plan.Clamped}
 	if m.GetRequest() != nil {
 		answer.Limits = planLimits(plan)
 	}
 	if isJudged(plan) {
-		e.judge(plan, answer)
+		under.judge(plan, answer)
 	}
 	if len(violations) > 0 {
 		answer.Allowed, answer.Why = false, invalid(violations).message
@@ -46,19 +47,14 @@ func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (
 	return answer, nil
 }
 
-// unknownCaller refuses an RPC whose caller nobody has found out.
-func unknownCaller() *refusal {
-	return &refusal{code: codes.Unauthenticated, reason: "CALLER_UNKNOWN", message: "the caller is not known; present the identity that this server's operator configured"}
-}
-
 // examine returns the plan of a Fetch with the fields of m, as far as there is
 // one, and every field for which Fetch would refuse it; unlike there, what is
 // wrong beside what is not offered too.
-func (e explainer) examine(m *fetchgatev1.ExplainRequest) (*fetch.Plan, []violation) {
+func (s *Snapshot) examine(who fetch.Caller, m *fetchgatev1.ExplainRequest) (*fetch.Plan, []violation) {
 	asked := &fetchgatev1.FetchRequest{Request: m.GetRequest(), Options: m.GetOptions()}
 	asked.ProtoReflect().SetUnknown(m.ProtoReflect().GetUnknown())
 	violations := refuseNotOffered(asked)
-	plan, err := e.planner.plan(shape{rpc: "Fetch"}, m.GetRequest(), m.GetOptions())
+	plan, err := s.planner.plan(shape{rpc: "Fetch", who: who}, m.GetRequest(), m.GetOptions())
 	if r, ok := err.(*refusal); ok {
 		for _, v := range r.violations {
 			if !isInside(violations, v.path) {
@@ -83,8 +79,11 @@ func isJudged(plan *fetch.Plan) bool {
 }
 
 // judge adds what policy says of the plan.
-func (e explainer) judge(plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
-	said := e.policy.Explain(plan.Caller, plan.Method, plan.Destination)
+func (s *Snapshot) judge(plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
+	said := s.policy.Explain(policy.Ask{
+		Caller: plan.Caller, Method: plan.Method, Destination: plan.Destination,
+		Fields: plan.Fields, Labels: plan.Labels, Verbatim: plan.Verbatim,
+	})
 	answer.Allowed = said.Decision.Denied == nil
 	answer.CanonicalUrl = plan.Destination.RedactedURL()
 	answer.Rule, answer.RuleLocation = said.Decision.Rule, said.RuleAt
@@ -94,6 +93,9 @@ func (e explainer) judge(plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) 
 	}
 	for _, n := range said.NearMisses {
 		answer.NearMisses = append(answer.NearMisses, &fetchgatev1.NearMiss{Rule: n.Rule, RuleLocation: n.At, Difference: n.Difference})
+	}
+	if said.Decision.Denied == nil {
+		judgeCredentials(plan, said.Decision, answer)
 	}
 }
 

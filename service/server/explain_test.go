@@ -69,7 +69,7 @@ func TestExplainFillsEveryField(t *testing.T) {
 		CanonicalUrl: "https://api.example.com/v1?[redacted]",
 		Rule:         "default-deny", Generation: 7,
 		Why:  "no rule allows DELETE https://api.example.com",
-		Hint: `Rule "orders" allows this origin, but not the method DELETE; ask team-orders.`,
+		Hint: `Rule "orders" allows this origin, but not the method DELETE; ask team-orders. More: fetchgate explain -X DELETE https://api.example.com`,
 		Checks: []*fetchgatev1.PolicyCheck{
 			{Check: "origin", Passed: true, Detail: "a rule allows https to api.example.com"},
 			{Check: "port", Passed: true, Detail: "a rule allows the port 443"},

@@ -16,8 +16,11 @@ import (
 // verbatim request has the caller's alone.
 func (d *draft) fields(m *fetchgatev1.HttpRequest) {
 	place := fetch.InHead
-	if d.plan.Verbatim {
+	switch {
+	case d.plan.Verbatim:
 		place = fetch.InVerbatimHead
+	case d.underscores:
+		place = fetch.InHeadByRule
 	}
 	given, ok := d.checked(place, "request.headers", m.GetHeaders(), nil)
 	if !ok {

@@ -23,7 +23,7 @@ var offered = fieldSet(map[protoreflect.FullName][]protoreflect.Name{
 	"fetchgate.v1.Cookie":             {"name", "value", "domain", "path", "secure", "http_only", "expire_time", "host_only", "same_site"},
 	"fetchgate.v1.Body":               {"form", "json", "raw"},
 	"fetchgate.v1.FormBody":           {"fields"},
-	"fetchgate.v1.FetchOptions":       {"timeouts", "retry", "redirect", "tls", "connection", "protocol", "response", "report", "verbatim", "labels"},
+	"fetchgate.v1.FetchOptions":       {"timeouts", "retry", "redirect", "credentials", "tls", "connection", "protocol", "response", "report", "verbatim", "labels"},
 	"fetchgate.v1.Timeouts": {"dns", "connect", "tls", "response_header", "idle_read", "write", "pool",
 		"attempt", "total", "min_throughput_bytes_per_second"},
 	"fetchgate.v1.RetryPolicy": {"max_attempts", "conditions", "statuses", "response_headers", "methods", "counts",
@@ -34,8 +34,16 @@ var offered = fieldSet(map[protoreflect.FullName][]protoreflect.Name{
 	"fetchgate.v1.ConnectionOptions": {"affinity", "fresh", "close_after"},
 	"fetchgate.v1.ProtocolOptions":   {"version", "expect_continue", "continue_timeout"},
 	"fetchgate.v1.ResponseOptions":   {"max_body_bytes", "decode", "chunk_boundaries", "interim", "max_head_bytes", "max_head_fields"},
-	"google.protobuf.Duration":       {"seconds", "nanos"},
-	"google.protobuf.Timestamp":      {"seconds", "nanos"},
+
+	"fetchgate.v1.Credential":                  {"named", "basic", "bearer", "api_key", "client_certificate"},
+	"fetchgate.v1.NamedCredential":             {"name"},
+	"fetchgate.v1.BasicCredential":             {"username", "password"},
+	"fetchgate.v1.BearerCredential":            {"token"},
+	"fetchgate.v1.ApiKeyCredential":            {"header", "query_param", "key", "prefix"},
+	"fetchgate.v1.ClientCertificateCredential": {"certificate_pem", "key_pem"},
+
+	"google.protobuf.Duration":  {"seconds", "nanos"},
+	"google.protobuf.Timestamp": {"seconds", "nanos"},
 })
 
 func fieldSet(lists map[protoreflect.FullName][]protoreflect.Name) map[protoreflect.FullName]bool {

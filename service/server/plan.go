@@ -21,6 +21,9 @@ type planner struct {
 	// defaultFields go with requests that do not omit them.
 	defaultFields []fetch.Field
 	generation    int64
+	held          fetch.Credentials
+	// underscores tells that policy may let names of fields have '_'.
+	underscores bool
 }
 
 // shape is how one RPC differs from another in what it plans.
@@ -28,6 +31,8 @@ type shape struct {
 	rpc string
 	// stream bodies are not bounded and have no total timeout by default.
 	stream bool
+	// who is asking.
+	who fetch.Caller
 }
 
 // draft is a plan on its way, with what is wrong with it.
@@ -72,6 +77,7 @@ func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchg
 	if d.plan.Verbatim {
 		d.verbatim(request, options)
 	}
+	d.credentials(options.GetCredentials())
 	d.labels(options.GetLabels())
 	d.report(options)
 	if len(d.violations) > 0 {

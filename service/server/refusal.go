@@ -22,6 +22,7 @@ const errorDomain = "fetchgate"
 const (
 	reasonFieldInvalid = "FIELD_INVALID"
 	reasonNotOffered   = "NOT_OFFERED"
+	reasonRightMissing = "RIGHT_MISSING"
 	reasonCallerQuota  = "CALLER_QUOTA"
 	reasonOverloaded   = "OVERLOADED"
 )

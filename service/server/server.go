@@ -31,6 +31,12 @@ type Options struct {
 	Generation int64
 	// Policy answers Explain; it is the engine's.
 	Policy *policy.Policy
+	// Pinned returns the configuration that an RPC is answered under; what is
+	// above is then not used. nil means always the one above.
+	Pinned func(context.Context) *Snapshot
+	// InForce returns what WaitForGeneration tells, and a channel that is closed
+	// when that has changed. nil means that it never does.
+	InForce func() (InForce, <-chan struct{})
 	// Admission bounds the fetches at once; nil means by Limits.
 	Admission *limit.Admission
 	// Recorder takes the evidence of each RPC that fetches; nil means nobody
@@ -46,13 +52,16 @@ type Options struct {
 // Server answers the RPCs of FetchService and PolicyService.
 type Server struct {
 	engine    *engine.Engine
-	planner   planner
-	policy    *policy.Policy
+	userAgent string
+	pinned    func(context.Context) *Snapshot
+	inForce   func() (InForce, <-chan struct{})
 	admission *limit.Admission
 	recorder  fetch.Recorder
 	onRefused func(*limit.Refused)
 	log       *slog.Logger
 	draining  atomic.Bool
+	drained   chan struct{} // closed when draining begins
+	drain     sync.Once
 	// senders are the goroutines of sinks that did not wait for their caller.
 	senders sync.WaitGroup
 }
@@ -71,10 +80,18 @@ func New(e *engine.Engine, o Options) *Server {
 	if o.OnRefused == nil {
 		o.OnRefused = func(*limit.Refused) {}
 	}
-	return &Server{
-		onRefused: o.OnRefused, engine: e, policy: o.Policy, admission: o.Admission, recorder: o.Recorder, log: o.Log,
-		planner: planner{limits: o.Limits, tls: o.TLS, defaultFields: defaultFields(o.UserAgent), generation: o.Generation},
+	s := &Server{
+		onRefused: o.OnRefused, engine: e, admission: o.Admission, recorder: o.Recorder, log: o.Log,
+		userAgent: o.UserAgent, pinned: o.Pinned, inForce: o.InForce, drained: make(chan struct{}),
 	}
+	if s.pinned == nil {
+		always := s.Snapshot(Settings{Limits: o.Limits, TLS: o.TLS, Generation: o.Generation, Policy: o.Policy})
+		s.pinned = func(context.Context) *Snapshot { return always }
+	}
+	if s.inForce == nil {
+		s.inForce = func() (InForce, <-chan struct{}) { return InForce{Generation: o.Generation}, nil }
+	}
+	return s
 }
 
 // unrecorded is a recorder that writes nothing.
@@ -84,7 +101,10 @@ func (unrecorded) Begin(string) error                 { return nil }
 func (unrecorded) End(context.Context, *fetch.Report) {}
 
 // Drain has new fetches refused with UNAVAILABLE.
-func (s *Server) Drain() { s.draining.Store(true) }
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.drain.Do(func() { close(s.drained) })
+}
 
 // Draining tells that new fetches are refused.
 func (s *Server) Draining() bool { return s.draining.Load() }
@@ -170,7 +190,7 @@ func (s *Server) refused(ctx context.Context, err error) error {
 	var d *fetch.Denied
 	switch {
 	case errors.As(err, &d):
-		return denied(d, s.planner.generation)
+		return denied(d, s.pinned(ctx).planner.generation)
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, "the caller cancelled the fetch")
 	}

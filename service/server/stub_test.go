@@ -107,7 +107,11 @@ func serverOver(t testing.TB, transport fetch.Transport, limits fetch.Limits) *S
 // asked is the context of an RPC whose caller is known.
 func asked(t testing.TB) context.Context {
 	t.Helper()
-	ctx, err := caller.New("").Authenticate(t.Context())
+	anyone, err := caller.New(caller.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := anyone.Authenticate(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ const (
 	maxCallers = 200
 	maxRules   = 1000
 	maxOrigins = 100
+
+	maxCredentials = 200
 )
 
 // builtinRules are the names that policy gives to decisions that no rule of the
@@ -40,15 +42,16 @@ type Configuration struct {
 // names are what a configuration names, and the handles of the metrics with such
 // names in their labels. It does not change.
 type names struct {
-	generation int64
-	digest     string
-	owners     map[string]string // by caller
-	ruleAt     map[string]string // by rule
-	anonymous  string            // who proves no identity; empty if nobody may
-	callers    vocabulary
-	rules      vocabulary
-	origins    *origins
-	nobody     int // the place of none in callers
+	generation  int64
+	digest      string
+	owners      map[string]string // by caller
+	ruleAt      map[string]string // by rule
+	anonymous   string            // who proves no identity; empty if nobody may
+	callers     vocabulary
+	rules       vocabulary
+	credentials vocabulary
+	origins     *origins
+	nobody      int // the place of none in callers
 
 	callerFetches *grid[prometheus.Counter]
 	callerBytes   *grid[prometheus.Counter]
@@ -58,13 +61,15 @@ type names struct {
 	opened        *grid[prometheus.Counter]
 	reuse         *grid[prometheus.Counter]
 	notAfter      *grid[prometheus.Gauge]
+
+	credentialUses, credentialEchoes *grid[prometheus.Counter]
 }
 
 func newNames(c Configuration, v *vectors) (*names, error) {
 	n := &names{
 		generation: c.Generation, digest: c.Digest,
 		owners: map[string]string{}, ruleAt: map[string]string{},
-		callers: newVocabulary(none), rules: newVocabulary(builtinRules...),
+		callers: newVocabulary(none), rules: newVocabulary(builtinRules...), credentials: newVocabulary(none),
 	}
 	n.nobody = n.callers.place(none)
 	var err error
@@ -88,6 +93,11 @@ func newNames(c Configuration, v *vectors) (*names, error) {
 			n.rules.add(rule.GetName())
 		}
 	}
+	for i, held := range c.Config.GetCredentials() {
+		if i < maxCredentials {
+			n.credentials.add(held.GetName())
+		}
+	}
 	n.resolve(v)
 	return n, nil
 }
@@ -102,6 +112,8 @@ func (n *names) resolve(v *vectors) {
 	n.opened = newGrid(v.opened.WithLabelValues, to)
 	n.reuse = newGrid(v.reuse.WithLabelValues, to, truths)
 	n.notAfter = newGrid(v.notAfter.WithLabelValues, to)
+	n.credentialUses = newGrid(v.credentialUses.WithLabelValues, n.credentials, kinds, usages)
+	n.credentialEchoes = newGrid(v.credentialEchoes.WithLabelValues, n.credentials)
 }
 
 // caller returns the place of a caller's label. Who proved nothing and is nobody
@@ -128,6 +140,7 @@ func (n *names) forget(next *names, v *vectors) {
 	}
 	gone("caller", n.callers, next.callers, v.callerFetches.MetricVec, v.callerBytes.MetricVec)
 	gone("rule", n.rules, next.rules, v.decisions.MetricVec)
+	gone("credential", n.credentials, next.credentials, v.credentialUses.MetricVec, v.credentialEchoes.MetricVec)
 	gone("origin", n.origins.vocabulary, next.origins.vocabulary, v.requests.MetricVec, v.requestTime.MetricVec,
 		v.opened.MetricVec, v.reuse.MetricVec, v.notAfter.MetricVec)
 }

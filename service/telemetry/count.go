@@ -24,6 +24,7 @@ const (
 var (
 	up, down     = directions.place("up"), directions.place("down")
 	allow, deny  = decisions.place("allow"), decisions.place("deny")
+	wouldDeny    = decisions.place("would_deny")
 	first, retry = attemptKinds.place("first"), attemptKinds.place("retry")
 	responded    = outcomes.place(string(fetch.OutcomeResponse))
 	failed       = outcomes.place(string(fetch.OutcomeFailure))
@@ -144,6 +145,9 @@ func (m *metrics) countAttempt(n *names, r *fetch.Report, i int) {
 				decision = deny
 			}
 		}
+		if a.Hops[j].WouldDeny != nil && decision == allow {
+			decision = wouldDeny
+		}
 		n.decisions.at(n.rules.place(a.Hops[j].Rule), decision).Inc()
 		m.countHop(n, &a.Hops[j], reason)
 	}
@@ -176,6 +180,7 @@ func attemptResult(r *fetch.Report, i int) int {
 // countHop counts a hop, as a request if it was begun.
 func (m *metrics) countHop(n *names, h *fetch.Hop, reason fetch.Reason) {
 	m.countStages(h, reason)
+	n.countCredentials(h)
 	if !isBegun(h) {
 		return
 	}

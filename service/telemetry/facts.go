@@ -25,8 +25,39 @@ func denialOf(r *fetch.Report) *fetch.Denied {
 	return r.Denied
 }
 
-// isAllowed tells that policy was asked about every hop and denied none.
-func isAllowed(r *fetch.Report) bool { return denialOf(r) == nil && r.LastHop() != nil }
+// wouldDenyOf is what rules said no with about a hop that went ahead all the same,
+// the first of them, or nil.
+func wouldDenyOf(r *fetch.Report) *fetch.Denied {
+	for i := range r.Attempts {
+		for j := range r.Attempts[i].Hops {
+			if d := r.Attempts[i].Hops[j].WouldDeny; d != nil {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+// isAllowed tells that policy was asked about every hop and denied none, whether
+// or not the denial was carried out.
+func isAllowed(r *fetch.Report) bool {
+	return denialOf(r) == nil && r.LastHop() != nil && wouldDenyOf(r) == nil
+}
+
+// isEnforced tells that what policy says of every hop is what was done.
+func isEnforced(r *fetch.Report) bool {
+	if r.Denied != nil {
+		return true
+	}
+	for i := range r.Attempts {
+		for j := range r.Attempts[i].Hops {
+			if h := &r.Attempts[i].Hops[j]; h.Open || h.WouldDeny != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
 
 // isCarriedOut tells that fetchgate set out to do the fetch, with whatever
 // success.
@@ -49,6 +80,9 @@ func isBegun(h *fetch.Hop) bool {
 // ruleOf is the rule that decided last, or empty.
 func ruleOf(r *fetch.Report) string {
 	if d := denialOf(r); d != nil && d.Rule != "" {
+		return d.Rule
+	}
+	if d := wouldDenyOf(r); d != nil {
 		return d.Rule
 	}
 	return r.Rule

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -53,8 +54,8 @@ func (l *line) write(ctx context.Context, n *names, r *fetch.Report, replica str
 	l.text("replica", replica, maxName)
 	l.text("rpc", r.RPC, maxWord)
 	l.text("caller", r.Caller.Name, maxName)
-	l.text("identity", "", 0)
-	l.text("owner", n.owners[r.Caller.Name], maxName)
+	l.text("identity", r.Caller.Identity, maxName)
+	l.text("owner", cmp.Or(r.Caller.Owner, n.owners[r.Caller.Name]), maxName)
 	l.text("on_behalf_of", "", 0)
 	l.labels(r.Labels)
 	l.destination(r)
@@ -84,7 +85,7 @@ func (l *line) destination(r *fetch.Report) {
 
 func (l *line) decision(n *names, r *fetch.Report) {
 	l.truth("allowed", isAllowed(r))
-	l.truth("enforced", true)
+	l.truth("enforced", isEnforced(r))
 	l.truth("carried_out", isCarriedOut(r))
 	rule, at, digest := ruleOf(r), "", ""
 	if r.Generation == n.generation {
@@ -140,7 +141,7 @@ func (l *line) connection(r *fetch.Report) {
 		version = tlsVersion(f.TLS.Version)
 	}
 	l.text("tls", version, maxWord)
-	l.text("credential", "", 0)
+	l.credentials(r)
 }
 
 func (l *line) cost(r *fetch.Report) {
@@ -173,7 +174,7 @@ func (l *line) redacted(r *fetch.Report) {
 func (l *line) dangerous(n *names, r *fetch.Report) {
 	var list [maxDangerous]string
 	needed := list[:0]
-	if r.Caller.Anonymous && r.Caller.Name == n.anonymous {
+	if r.Caller.Anonymous && r.Caller.Name != "" && r.Caller.Name == n.anonymous {
 		needed = append(needed, "dangerous_anonymous")
 	}
 	for i := range r.Attempts {
@@ -267,11 +268,15 @@ func (l *line) queryKeys(query string) {
 	l.b = append(l.b, ']')
 }
 
-// why is what policy, the failure or the RPC error said. The finding for the
+// why is what policy, the failure or the RPC error said, the first of them that
+// said something; policy also where its denial was not carried out. The finding for the
 // operator is kept from its end, where the address is, since before it may be a
 // name in a length that callers choose.
 func (l *line) why(r *fetch.Report) {
 	d := denialOf(r)
+	if d == nil {
+		d = wouldDenyOf(r)
+	}
 	switch {
 	case d != nil && d.Audit != "":
 		l.text("why", d.Message, maxMessage)

@@ -239,22 +239,24 @@ func TestDecisionFacts(t *testing.T) {
 	tests := []struct {
 		name   string
 		report *fetch.Report
-		want   string // allowed, carried_out, request_sent, rule, rule_at, reason, blame, final_origin
+		want   string // allowed, enforced, carried_out, request_sent, rule, rule_at, reason, blame, final_origin
 	}{
-		{"response", typical(), "true true YES partners/stripe policy.yaml:rules[0] - - -"},
-		{"denied by name", deniedByName(), "false false NO default-deny - DESTINATION_DENIED POLICY -"},
-		{"denied by address", deniedByAddress(), "false false NO partners/stripe policy.yaml:rules[0] ADDRESS_DENIED POLICY -"},
-		{"redirected", redirected(), "true true YES internal policy.yaml:rules[1] - - http://10.0.0.7:8080"},
-		{"redirect denied", redirectDenied(), "false true NO internal policy.yaml:rules[1] REDIRECT_DENIED POLICY http://10.0.0.7:8080"},
-		{"failed", failing(fetch.ReasonConnectRefused), "true true UNKNOWN partners/stripe policy.yaml:rules[0] CONNECT_REFUSED NETWORK -"},
-		{"canceled", canceled(), "true true UNKNOWN partners/stripe policy.yaml:rules[0] - - -"},
-		{"rejected", rejected(), "false false NO - - FIELD_INVALID - -"},
+		{"response", typical(), "true true true YES partners/stripe policy.yaml:rules[0] - - -"},
+		{"reported", reported(), "false false true YES default-deny - - - -"},
+		{"open", opened(), "true false true YES partners/stripe policy.yaml:rules[0] - - -"},
+		{"denied by name", deniedByName(), "false true false NO default-deny - DESTINATION_DENIED POLICY -"},
+		{"denied by address", deniedByAddress(), "false true false NO partners/stripe policy.yaml:rules[0] ADDRESS_DENIED POLICY -"},
+		{"redirected", redirected(), "true true true YES internal policy.yaml:rules[1] - - http://10.0.0.7:8080"},
+		{"redirect denied", redirectDenied(), "false true true NO internal policy.yaml:rules[1] REDIRECT_DENIED POLICY http://10.0.0.7:8080"},
+		{"failed", failing(fetch.ReasonConnectRefused), "true true true UNKNOWN partners/stripe policy.yaml:rules[0] CONNECT_REFUSED NETWORK -"},
+		{"canceled", canceled(), "true true true UNKNOWN partners/stripe policy.yaml:rules[0] - - -"},
+		{"rejected", rejected(), "false true false NO - - FIELD_INVALID - -"},
 	}
 	s := readSchema(t)
 	for _, test := range tests {
 		v := checkLine(t, s, written(t, telemetry.Options{Configuration: configuration()}, test.report)[0])
 		var got []string
-		for _, key := range []string{"allowed", "carried_out", "request_sent", "rule", "rule_at", "reason", "blame", "final_origin"} {
+		for _, key := range []string{"allowed", "enforced", "carried_out", "request_sent", "rule", "rule_at", "reason", "blame", "final_origin"} {
 			word := fmt.Sprint(v[key])
 			if word == "" {
 				word = "-"
@@ -350,6 +352,8 @@ func spoil(r *fetch.Report, text string) *fetch.Report {
 		for j := range r.Attempts[i].Hops {
 			h := &r.Attempts[i].Hops[j]
 			h.Destination.Host, h.Destination.Scheme, h.Facts.Protocol, h.Rule, h.Method = text+"x", "https", text, text, text
+			h.Credentials = []fetch.CredentialUse{{Name: text, Kind: text, Version: math.MaxInt64}, {Kind: text}, {Name: text + "x", Dropped: true}}
+			h.Echoes = []string{text}
 			h.Dangerous = []string{"dangerous_allow_loopback", "dangerous_allow_downgrade"}
 			h.Facts.Remote = netip.MustParseAddrPort("[fe80:1111:2222:3333:4444:5555:6666:7777]:65535")
 		}

@@ -17,7 +17,7 @@ var (
 	outcomes      = newVocabulary(string(fetch.OutcomeResponse), string(fetch.OutcomeFailure), string(fetch.OutcomeDenied), string(fetch.OutcomeRejected), string(fetch.OutcomeCanceled))
 	reasons       = newVocabulary(reasonWords()...)
 	directions    = newVocabulary("up", "down")
-	decisions     = newVocabulary("allow", "deny")
+	decisions     = newVocabulary("allow", "deny", "would_deny")
 	statusClasses = newVocabulary(none, "1xx", "2xx", "3xx", "4xx", "5xx")
 	truths        = newVocabulary("false", "true")
 	stages        = newVocabulary("wait", "resolve", "connect", "tls", "send", "head", "body")
@@ -25,16 +25,18 @@ var (
 	suppressions  = newVocabulary("budget", "deadline", "not_idempotent", "body", "max")
 	redirections  = newVocabulary("followed", "refused", "returned")
 	lookupResults = newVocabulary("miss", "negative", "error")
-	addressKinds  = newVocabulary("special", "private", "loopback", "link_local", "multicast", "shared", "metadata", "tunnel", "outside", "own_listener")
+	addressKinds  = newVocabulary("special", "private", "loopback", "link_local", "multicast", "shared", "metadata", "tunnel", "outside", "own_listener", "denied_range")
 	limitNames    = newVocabulary(limitWords()...)
 	limitScopes   = newVocabulary(string(ScopeCaller), string(ScopePeer), string(ScopeOrigin), string(ScopeServer), string(ScopeRequest))
 	reloadResults = newVocabulary("success", "failure")
+	kinds         = newVocabulary("basic", "bearer", "api_key", "header", "client_certificate")
+	usages        = newVocabulary("applied", "dropped")
 	handshakes    = newVocabulary("no_certificate", "bad_certificate", "not_tls", "distrusted", "protocol", "timeout", "closed")
 )
 
 // refusalWords are the reasons of RPC errors that are no reasons of failures.
 var refusalWords = []string{
-	string(fetch.ReasonDestinationDenied), "FIELD_INVALID", "NOT_OFFERED", "CA_UNKNOWN", "CALLER_UNKNOWN", "CALLER_QUOTA", "OVERLOADED",
+	string(fetch.ReasonDestinationDenied), "FIELD_INVALID", "NOT_OFFERED", "CA_UNKNOWN", "CALLER_UNKNOWN", "RIGHT_MISSING", "CALLER_QUOTA", "OVERLOADED",
 }
 
 func reasonWords() []string {
@@ -82,6 +84,7 @@ type vectors struct {
 	callerFetches, callerBytes, decisions, requests, opened, reuse *prometheus.CounterVec
 	requestTime                                                    *prometheus.HistogramVec
 	notAfter                                                       *prometheus.GaugeVec
+	credentialUses, credentialEchoes                               *prometheus.CounterVec
 }
 
 // metrics are all that is counted.
@@ -143,6 +146,9 @@ func newVectors(r *registrar) vectors {
 		opened:        r.counter("pool_connections_opened_total", "Connections that were opened.", "origin"),
 		reuse:         r.counter("pool_reuse_total", "Hops by whether their connection was open before.", "origin", "reused"),
 		notAfter:      r.gauge("upstream_certificate_not_after_timestamp_seconds", "When the certificate that was seen last expires.", "origin"),
+
+		credentialUses:   r.counter("credential_uses_total", "Hops that credentials were applied to, or dropped from.", "credential", "kind", "result"),
+		credentialEchoes: r.counter("credential_echoes_total", "Hops whose upstream showed the secret of a credential.", "credential"),
 	}
 }
 

@@ -105,6 +105,10 @@ func TestCounts(t *testing.T) {
 		{"redirect returned", redirectReturned(), []string{"redirects_total{result=returned} 1"}},
 		{"limit of the request", tooLarge(), []string{"limit_rejections_total{limit=max_response_body_bytes,scope=request} 1"}},
 		{"limit", limited(), []string{"limit_rejections_total{limit=max_redirects,scope=server} 1", "redirects_total{result=refused} 1"}},
+		{"reported", reported(), []string{
+			"decisions_total{decision=would_deny,rule=default-deny} 1",
+			"fetches_total{outcome=response,reason=none,rpc=StreamFetch} 1",
+		}},
 		{"denied by name", deniedByName(), []string{
 			"decisions_total{decision=deny,rule=default-deny} 1",
 			"fetches_total{outcome=denied,reason=DESTINATION_DENIED,rpc=StreamFetch} 1",

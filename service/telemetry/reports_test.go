@@ -126,6 +126,22 @@ func typical() *fetch.Report {
 	}
 }
 
+// reported went ahead although no rule allows it, by the mode "report".
+func reported() *fetch.Report {
+	r := typical()
+	h := &r.Attempts[0].Hops[0]
+	r.Rule, h.Rule = "default-deny", "default-deny"
+	h.WouldDeny = &fetch.Denied{Reason: fetch.ReasonDestinationDenied, Rule: "default-deny", Message: "no rule allows GET https://api.example.com"}
+	return r
+}
+
+// opened went ahead by the mode "open".
+func opened() *fetch.Report {
+	r := typical()
+	r.Attempts[0].Hops[0].Open = true
+	return r
+}
+
 func deniedByName() *fetch.Report {
 	r := typical()
 	r.Outcome, r.Code, r.Rule = fetch.OutcomeDenied, "PERMISSION_DENIED", "default-deny"
@@ -172,6 +188,9 @@ func redirected() *fetch.Report {
 	to := hop(origin("http", "10.0.0.7", 8080), "/next?token=a", 200)
 	to.Rule, to.Facts.TLS, to.Facts.Protocol, to.Start = "internal", nil, "HTTP/1.1", time.Time{}
 	from := hop(r.Destination.Origin, r.Destination.Target, 302)
+	from.Credentials = []fetch.CredentialUse{{Name: "partner", Kind: "bearer", Version: 3}, {Kind: "client_certificate"}}
+	from.Echoes = []string{"partner"}
+	to.Credentials = []fetch.CredentialUse{{Name: "partner", Kind: "bearer", Dropped: true}, {Kind: "client_certificate", Dropped: true}}
 	r.Rule, r.Attempts[0].Hops = "internal", []fetch.Hop{from, to}
 	return r
 }

@@ -24,7 +24,10 @@ const maxSpanText = 2 << 10
 // a span for each hop that was begun, after the fact.
 func recordSpans(ctx context.Context, rpc trace.Span, r *fetch.Report) {
 	decision := "allow"
-	if !isAllowed(r) {
+	switch {
+	case !isAllowed(r) && denialOf(r) == nil && !isEnforced(r):
+		decision = "would_deny"
+	case !isAllowed(r):
 		decision = "deny"
 	}
 	rpc.SetAttributes(

@@ -63,6 +63,9 @@ func (t *Transport) tlsConfig(r *fetch.Request, c *conn) *tls.Config {
 		ClientSessionCache: c.group.sessions,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			c.asked = true
+			if own := s.Identity.Certificate(); own != nil {
+				return own, nil
+			}
 			return &tls.Certificate{}, nil // none: the upstream may do without
 		},
 		VerifyConnection: refuseWeakKeys,
@@ -185,7 +188,11 @@ func short(s string) string { return s[:min(len(s), maxCertText)] }
 // for want of a client certificate. In TLS 1.3 its alert comes only after the
 // handshake (RFC 8446 section 4.4.2.4).
 func certificateDemanded(x *exchange, alert uint8, cause error) *fetch.Failure {
-	f := x.fail(fetch.ReasonTLSClientCertificate, x.name()+" asks for a client certificate", cause)
+	message := x.name() + " asks for a client certificate"
+	if x.req.Route.TLS.IdentityID != "" {
+		message = x.name() + " does not take the client certificate"
+	}
+	f := x.fail(fetch.ReasonTLSClientCertificate, message, cause)
 	f.Stage = fetch.StageTLS
 	f.TLS = &fetch.TLSFault{Alert: alert}
 	return f
@@ -206,7 +213,8 @@ func remoteAlert(err error) (uint8, bool) {
 }
 
 // isCertificateAlert tells whether an alert (RFC 8446 section 6.2) is for want
-// of a client certificate, given that none was sent when one was asked for.
+// of a client certificate that the upstream takes, given whether one was asked
+// for.
 func isCertificateAlert(alert uint8, asked bool) bool {
 	const (
 		handshakeFailure    = 40

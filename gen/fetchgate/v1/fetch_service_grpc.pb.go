@@ -47,6 +47,7 @@ const (
 //	UNAUTHENTICATED     no or bad caller identity: fix the credentials.
 //	PERMISSION_DENIED   policy denied the first hop, nothing was sent;
 //	                    ErrorInfo has the rule: ask the owner of the policy.
+//	                    Or the caller has no right to this RPC, RIGHT_MISSING.
 //	RESOURCE_EXHAUSTED  a limit of fetchgate, CALLER_QUOTA or OVERLOADED;
 //	                    RetryInfo says how long to wait.
 //	UNAVAILABLE         fetchgate is draining, or cannot record the fetch, and
@@ -59,7 +60,8 @@ const (
 //
 // Errors carry google.rpc.ErrorInfo with the domain "fetchgate" and a reason:
 // a FailureReason without its prefix, or one of FIELD_INVALID, NOT_OFFERED,
-// CA_UNKNOWN, CALLER_UNKNOWN, DESTINATION_DENIED, CALLER_QUOTA, OVERLOADED.
+// CA_UNKNOWN, CALLER_UNKNOWN, RIGHT_MISSING, DESTINATION_DENIED, CALLER_QUOTA,
+// OVERLOADED.
 type FetchServiceClient interface {
 	// Fetch performs one request and returns the whole response in one message.
 	// The body may have at most 3 MiB; larger ones fail with RESPONSE_TOO_LARGE,
@@ -170,6 +172,7 @@ type FetchService_WebSocketClient = grpc.BidiStreamingClient[WebSocketRequest, W
 //	UNAUTHENTICATED     no or bad caller identity: fix the credentials.
 //	PERMISSION_DENIED   policy denied the first hop, nothing was sent;
 //	                    ErrorInfo has the rule: ask the owner of the policy.
+//	                    Or the caller has no right to this RPC, RIGHT_MISSING.
 //	RESOURCE_EXHAUSTED  a limit of fetchgate, CALLER_QUOTA or OVERLOADED;
 //	                    RetryInfo says how long to wait.
 //	UNAVAILABLE         fetchgate is draining, or cannot record the fetch, and
@@ -182,7 +185,8 @@ type FetchService_WebSocketClient = grpc.BidiStreamingClient[WebSocketRequest, W
 //
 // Errors carry google.rpc.ErrorInfo with the domain "fetchgate" and a reason:
 // a FailureReason without its prefix, or one of FIELD_INVALID, NOT_OFFERED,
-// CA_UNKNOWN, CALLER_UNKNOWN, DESTINATION_DENIED, CALLER_QUOTA, OVERLOADED.
+// CA_UNKNOWN, CALLER_UNKNOWN, RIGHT_MISSING, DESTINATION_DENIED, CALLER_QUOTA,
+// OVERLOADED.
 type FetchServiceServer interface {
 	// Fetch performs one request and returns the whole response in one message.
 	// The body may have at most 3 MiB; larger ones fail with RESPONSE_TOO_LARGE,

@@ -23,6 +23,128 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// WaitForGenerationRequest says what to wait for; the RPC's deadline says how
+// long.
+type WaitForGenerationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The generation. 0: answer at once.
+	Generation int64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The SHA-256 of the configuration file to wait for, in hexadecimal. Empty:
+	// any. Not both.
+	ConfigSha256  string `protobuf:"bytes,2,opt,name=config_sha256,json=configSha256,proto3" json:"config_sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitForGenerationRequest) Reset() {
+	*x = WaitForGenerationRequest{}
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitForGenerationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitForGenerationRequest) ProtoMessage() {}
+
+func (x *WaitForGenerationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitForGenerationRequest.ProtoReflect.Descriptor instead.
+func (*WaitForGenerationRequest) Descriptor() ([]byte, []int) {
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WaitForGenerationRequest) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *WaitForGenerationRequest) GetConfigSha256() string {
+	if x != nil {
+		return x.ConfigSha256
+	}
+	return ""
+}
+
+// WaitForGenerationResponse is what is in force.
+type WaitForGenerationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The generation.
+	Generation int64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The SHA-256 of its file, in hexadecimal. Empty: there is no file.
+	ConfigSha256 string `protobuf:"bytes,2,opt,name=config_sha256,json=configSha256,proto3" json:"config_sha256,omitempty"`
+	// Why the last change was refused; empty if it was not. The generation before
+	// it is in force then.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitForGenerationResponse) Reset() {
+	*x = WaitForGenerationResponse{}
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitForGenerationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitForGenerationResponse) ProtoMessage() {}
+
+func (x *WaitForGenerationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitForGenerationResponse.ProtoReflect.Descriptor instead.
+func (*WaitForGenerationResponse) Descriptor() ([]byte, []int) {
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WaitForGenerationResponse) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *WaitForGenerationResponse) GetConfigSha256() string {
+	if x != nil {
+		return x.ConfigSha256
+	}
+	return ""
+}
+
+func (x *WaitForGenerationResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // ExplainRequest is the request and options of a fetch.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -36,7 +158,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[0]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +170,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[0]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +183,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{0}
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ExplainRequest) GetRequest() *HttpRequest {
@@ -114,7 +236,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[1]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +248,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[1]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +261,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{1}
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -236,7 +358,8 @@ func (x *ExplainResponse) GetClamped() []string {
 // PolicyCheck is one check and its answer.
 type PolicyCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of the check: "origin", "method", "path", "port".
+	// The name of the check: "origin", "port", "caller", "method", "path", "query",
+	// "header", "when", "deny", "mode", "name", "address", "field".
 	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// Whether it passed.
 	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
@@ -248,7 +371,7 @@ type PolicyCheck struct {
 
 func (x *PolicyCheck) Reset() {
 	*x = PolicyCheck{}
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[2]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -260,7 +383,7 @@ func (x *PolicyCheck) String() string {
 func (*PolicyCheck) ProtoMessage() {}
 
 func (x *PolicyCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[2]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -273,7 +396,7 @@ func (x *PolicyCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyCheck.ProtoReflect.Descriptor instead.
 func (*PolicyCheck) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{2}
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PolicyCheck) GetCheck() string {
@@ -304,7 +427,8 @@ type NearMiss struct {
 	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
 	// Where it stands: "policy.yaml:41".
 	RuleLocation string `protobuf:"bytes,2,opt,name=rule_location,json=ruleLocation,proto3" json:"rule_location,omitempty"`
-	// What would have to be different: "method were GET".
+	// What would have to be different: "the method were GET", "the path were
+	// /v1/items".
 	Difference    string `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -312,7 +436,7 @@ type NearMiss struct {
 
 func (x *NearMiss) Reset() {
 	*x = NearMiss{}
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[3]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -324,7 +448,7 @@ func (x *NearMiss) String() string {
 func (*NearMiss) ProtoMessage() {}
 
 func (x *NearMiss) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[3]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -337,7 +461,7 @@ func (x *NearMiss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NearMiss.ProtoReflect.Descriptor instead.
 func (*NearMiss) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{3}
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NearMiss) GetRule() string {
@@ -376,7 +500,7 @@ type AddressDecision struct {
 
 func (x *AddressDecision) Reset() {
 	*x = AddressDecision{}
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[4]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +512,7 @@ func (x *AddressDecision) String() string {
 func (*AddressDecision) ProtoMessage() {}
 
 func (x *AddressDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[4]
+	mi := &file_fetchgate_v1_policy_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +525,7 @@ func (x *AddressDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressDecision.ProtoReflect.Descriptor instead.
 func (*AddressDecision) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{4}
+	return file_fetchgate_v1_policy_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddressDecision) GetAddress() string {
@@ -429,7 +553,18 @@ var File_fetchgate_v1_policy_service_proto protoreflect.FileDescriptor
 
 const file_fetchgate_v1_policy_service_proto_rawDesc = "" +
 	"\n" +
-	"!fetchgate/v1/policy_service.proto\x12\ffetchgate.v1\x1a fetchgate/v1/fetch_service.proto\x1a\x17fetchgate/v1/http.proto\x1a\x1afetchgate/v1/options.proto\x1a\x19fetchgate/v1/report.proto\"{\n" +
+	"!fetchgate/v1/policy_service.proto\x12\ffetchgate.v1\x1a fetchgate/v1/fetch_service.proto\x1a\x17fetchgate/v1/http.proto\x1a\x1afetchgate/v1/options.proto\x1a\x19fetchgate/v1/report.proto\"_\n" +
+	"\x18WaitForGenerationRequest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x03R\n" +
+	"generation\x12#\n" +
+	"\rconfig_sha256\x18\x02 \x01(\tR\fconfigSha256\"z\n" +
+	"\x19WaitForGenerationResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x03R\n" +
+	"generation\x12#\n" +
+	"\rconfig_sha256\x18\x02 \x01(\tR\fconfigSha256\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"{\n" +
 	"\x0eExplainRequest\x123\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.fetchgate.v1.HttpRequestR\arequest\x124\n" +
 	"\aoptions\x18\x02 \x01(\v2\x1a.fetchgate.v1.FetchOptionsR\aoptions\"\x87\x04\n" +
@@ -466,9 +601,10 @@ const file_fetchgate_v1_policy_service_proto_rawDesc = "" +
 	"\x0fAddressDecision\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\bR\aallowed\x12#\n" +
-	"\raddress_class\x18\x03 \x01(\tR\faddressClass2W\n" +
+	"\raddress_class\x18\x03 \x01(\tR\faddressClass2\xbd\x01\n" +
 	"\rPolicyService\x12F\n" +
-	"\aExplain\x12\x1c.fetchgate.v1.ExplainRequest\x1a\x1d.fetchgate.v1.ExplainResponseBW\n" +
+	"\aExplain\x12\x1c.fetchgate.v1.ExplainRequest\x1a\x1d.fetchgate.v1.ExplainResponse\x12d\n" +
+	"\x11WaitForGeneration\x12&.fetchgate.v1.WaitForGenerationRequest\x1a'.fetchgate.v1.WaitForGenerationResponseBW\n" +
 	"\x16io.github.fetchgate.v1P\x01Z;github.com/fetchgate/fetchgate/gen/fetchgate/v1;fetchgatev1b\x06proto3"
 
 var (
@@ -483,33 +619,37 @@ func file_fetchgate_v1_policy_service_proto_rawDescGZIP() []byte {
 	return file_fetchgate_v1_policy_service_proto_rawDescData
 }
 
-var file_fetchgate_v1_policy_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_fetchgate_v1_policy_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_fetchgate_v1_policy_service_proto_goTypes = []any{
-	(*ExplainRequest)(nil),  // 0: fetchgate.v1.ExplainRequest
-	(*ExplainResponse)(nil), // 1: fetchgate.v1.ExplainResponse
-	(*PolicyCheck)(nil),     // 2: fetchgate.v1.PolicyCheck
-	(*NearMiss)(nil),        // 3: fetchgate.v1.NearMiss
-	(*AddressDecision)(nil), // 4: fetchgate.v1.AddressDecision
-	(*HttpRequest)(nil),     // 5: fetchgate.v1.HttpRequest
-	(*FetchOptions)(nil),    // 6: fetchgate.v1.FetchOptions
-	(*EffectiveLimits)(nil), // 7: fetchgate.v1.EffectiveLimits
-	(*FieldViolation)(nil),  // 8: fetchgate.v1.FieldViolation
+	(*WaitForGenerationRequest)(nil),  // 0: fetchgate.v1.WaitForGenerationRequest
+	(*WaitForGenerationResponse)(nil), // 1: fetchgate.v1.WaitForGenerationResponse
+	(*ExplainRequest)(nil),            // 2: fetchgate.v1.ExplainRequest
+	(*ExplainResponse)(nil),           // 3: fetchgate.v1.ExplainResponse
+	(*PolicyCheck)(nil),               // 4: fetchgate.v1.PolicyCheck
+	(*NearMiss)(nil),                  // 5: fetchgate.v1.NearMiss
+	(*AddressDecision)(nil),           // 6: fetchgate.v1.AddressDecision
+	(*HttpRequest)(nil),               // 7: fetchgate.v1.HttpRequest
+	(*FetchOptions)(nil),              // 8: fetchgate.v1.FetchOptions
+	(*EffectiveLimits)(nil),           // 9: fetchgate.v1.EffectiveLimits
+	(*FieldViolation)(nil),            // 10: fetchgate.v1.FieldViolation
 }
 var file_fetchgate_v1_policy_service_proto_depIdxs = []int32{
-	5, // 0: fetchgate.v1.ExplainRequest.request:type_name -> fetchgate.v1.HttpRequest
-	6, // 1: fetchgate.v1.ExplainRequest.options:type_name -> fetchgate.v1.FetchOptions
-	2, // 2: fetchgate.v1.ExplainResponse.checks:type_name -> fetchgate.v1.PolicyCheck
-	3, // 3: fetchgate.v1.ExplainResponse.near_misses:type_name -> fetchgate.v1.NearMiss
-	4, // 4: fetchgate.v1.ExplainResponse.addresses:type_name -> fetchgate.v1.AddressDecision
-	7, // 5: fetchgate.v1.ExplainResponse.limits:type_name -> fetchgate.v1.EffectiveLimits
-	8, // 6: fetchgate.v1.ExplainResponse.violations:type_name -> fetchgate.v1.FieldViolation
-	0, // 7: fetchgate.v1.PolicyService.Explain:input_type -> fetchgate.v1.ExplainRequest
-	1, // 8: fetchgate.v1.PolicyService.Explain:output_type -> fetchgate.v1.ExplainResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7,  // 0: fetchgate.v1.ExplainRequest.request:type_name -> fetchgate.v1.HttpRequest
+	8,  // 1: fetchgate.v1.ExplainRequest.options:type_name -> fetchgate.v1.FetchOptions
+	4,  // 2: fetchgate.v1.ExplainResponse.checks:type_name -> fetchgate.v1.PolicyCheck
+	5,  // 3: fetchgate.v1.ExplainResponse.near_misses:type_name -> fetchgate.v1.NearMiss
+	6,  // 4: fetchgate.v1.ExplainResponse.addresses:type_name -> fetchgate.v1.AddressDecision
+	9,  // 5: fetchgate.v1.ExplainResponse.limits:type_name -> fetchgate.v1.EffectiveLimits
+	10, // 6: fetchgate.v1.ExplainResponse.violations:type_name -> fetchgate.v1.FieldViolation
+	2,  // 7: fetchgate.v1.PolicyService.Explain:input_type -> fetchgate.v1.ExplainRequest
+	0,  // 8: fetchgate.v1.PolicyService.WaitForGeneration:input_type -> fetchgate.v1.WaitForGenerationRequest
+	3,  // 9: fetchgate.v1.PolicyService.Explain:output_type -> fetchgate.v1.ExplainResponse
+	1,  // 10: fetchgate.v1.PolicyService.WaitForGeneration:output_type -> fetchgate.v1.WaitForGenerationResponse
+	9,  // [9:11] is the sub-list for method output_type
+	7,  // [7:9] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_fetchgate_v1_policy_service_proto_init() }
@@ -527,7 +667,7 @@ func file_fetchgate_v1_policy_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fetchgate_v1_policy_service_proto_rawDesc), len(file_fetchgate_v1_policy_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PolicyService_Explain_FullMethodName = "/fetchgate.v1.PolicyService/Explain"
+	PolicyService_Explain_FullMethodName           = "/fetchgate.v1.PolicyService/Explain"
+	PolicyService_WaitForGeneration_FullMethodName = "/fetchgate.v1.PolicyService/WaitForGeneration"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
@@ -33,6 +34,9 @@ type PolicyServiceClient interface {
 	// Explain decides about a request exactly as Fetch would, and sends no byte
 	// to the upstream. A denial is an answer here, not an RPC error.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// WaitForGeneration returns once a configuration of at least this generation
+	// is in force, or the last change was refused.
+	WaitForGeneration(ctx context.Context, in *WaitForGenerationRequest, opts ...grpc.CallOption) (*WaitForGenerationResponse, error)
 }
 
 type policyServiceClient struct {
@@ -53,6 +57,16 @@ func (c *policyServiceClient) Explain(ctx context.Context, in *ExplainRequest, o
 	return out, nil
 }
 
+func (c *policyServiceClient) WaitForGeneration(ctx context.Context, in *WaitForGenerationRequest, opts ...grpc.CallOption) (*WaitForGenerationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WaitForGenerationResponse)
+	err := c.cc.Invoke(ctx, PolicyService_WaitForGeneration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
@@ -62,6 +76,9 @@ type PolicyServiceServer interface {
 	// Explain decides about a request exactly as Fetch would, and sends no byte
 	// to the upstream. A denial is an answer here, not an RPC error.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// WaitForGeneration returns once a configuration of at least this generation
+	// is in force, or the last change was refused.
+	WaitForGeneration(context.Context, *WaitForGenerationRequest) (*WaitForGenerationResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -74,6 +91,9 @@ type UnimplementedPolicyServiceServer struct{}
 
 func (UnimplementedPolicyServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedPolicyServiceServer) WaitForGeneration(context.Context, *WaitForGenerationRequest) (*WaitForGenerationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WaitForGeneration not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -114,6 +134,24 @@ func _PolicyService_Explain_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_WaitForGeneration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WaitForGenerationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).WaitForGeneration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_WaitForGeneration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).WaitForGeneration(ctx, req.(*WaitForGenerationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PolicyService_ServiceDesc is the grpc.ServiceDesc for PolicyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +162,10 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _PolicyService_Explain_Handler,
+		},
+		{
+			MethodName: "WaitForGeneration",
+			Handler:    _PolicyService_WaitForGeneration_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -36,8 +36,9 @@ type Config struct {
 	// Who may call. Absent: anyone who reaches a loopback listener; beyond
 	// loopback the server then refuses to start.
 	Callers []*Caller `protobuf:"bytes,3,rep,name=callers,proto3" json:"callers,omitempty"`
-	// What may be fetched: the first rule that matches decides. Absent: http on
-	// port 80 and https on port 443 of public addresses. Present: nothing else.
+	// What may be fetched: a rule that denies wins, else the first that matches
+	// decides. Absent: http on port 80 and https on port 443 of public addresses.
+	// Present: nothing else.
 	Rules []*Rule `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
 	// The TLS handshake with upstreams.
 	UpstreamTls *UpstreamTls `protobuf:"bytes,5,opt,name=upstream_tls,json=upstreamTls,proto3" json:"upstream_tls,omitempty"`
@@ -48,7 +49,18 @@ type Config struct {
 	// The audit record: one line for each fetch and each denial.
 	Audit *Audit `protobuf:"bytes,8,opt,name=audit,proto3" json:"audit,omitempty"`
 	// Metrics and traces.
-	Telemetry     *Telemetry `protobuf:"bytes,9,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
+	Telemetry *Telemetry `protobuf:"bytes,9,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
+	// Who signs the tokens that callers may show.
+	JwtIssuers []*JwtIssuer `protobuf:"bytes,10,rep,name=jwt_issuers,json=jwtIssuers,proto3" json:"jwt_issuers,omitempty"`
+	// Proofs to upstreams that the server holds: callers and rules name them, and
+	// never see a secret.
+	Credentials []*HeldCredential `protobuf:"bytes,11,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	// How rules are carried out that do not say: "enforce" (the default),
+	// "report": what rules deny goes ahead and is recorded, or "open": as report,
+	// and rules are not asked. What no rule can allow is denied in every mode.
+	Mode string `protobuf:"bytes,12,opt,name=mode,proto3" json:"mode,omitempty"`
+	// How a changed configuration takes over.
+	Reload        *Reload `protobuf:"bytes,13,opt,name=reload,proto3" json:"reload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +158,90 @@ func (x *Config) GetTelemetry() *Telemetry {
 	return nil
 }
 
+func (x *Config) GetJwtIssuers() []*JwtIssuer {
+	if x != nil {
+		return x.JwtIssuers
+	}
+	return nil
+}
+
+func (x *Config) GetCredentials() []*HeldCredential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *Config) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Config) GetReload() *Reload {
+	if x != nil {
+		return x.Reload
+	}
+	return nil
+}
+
+// Reload is what happens when the file, or one that it names, has changed.
+type Reload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether changes of the files are noticed; SIGHUP is always. Default true.
+	Watch *bool `protobuf:"varint,1,opt,name=watch,proto3,oneof" json:"watch,omitempty"`
+	// How long a fetch may go on that the new configuration denies. Default 5s, 0s
+	// to 3600s.
+	RevokeGrace   *durationpb.Duration `protobuf:"bytes,2,opt,name=revoke_grace,json=revokeGrace,proto3,oneof" json:"revoke_grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reload) Reset() {
+	*x = Reload{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reload) ProtoMessage() {}
+
+func (x *Reload) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reload.ProtoReflect.Descriptor instead.
+func (*Reload) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Reload) GetWatch() bool {
+	if x != nil && x.Watch != nil {
+		return *x.Watch
+	}
+	return false
+}
+
+func (x *Reload) GetRevokeGrace() *durationpb.Duration {
+	if x != nil {
+		return x.RevokeGrace
+	}
+	return nil
+}
+
 // GrpcListener is the listener of the API.
 type GrpcListener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -171,7 +267,7 @@ type GrpcListener struct {
 
 func (x *GrpcListener) Reset() {
 	*x = GrpcListener{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[1]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -183,7 +279,7 @@ func (x *GrpcListener) String() string {
 func (*GrpcListener) ProtoMessage() {}
 
 func (x *GrpcListener) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[1]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -196,7 +292,7 @@ func (x *GrpcListener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcListener.ProtoReflect.Descriptor instead.
 func (*GrpcListener) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GrpcListener) GetAddress() string {
@@ -265,7 +361,7 @@ type ListenerTls struct {
 
 func (x *ListenerTls) Reset() {
 	*x = ListenerTls{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +373,7 @@ func (x *ListenerTls) String() string {
 func (*ListenerTls) ProtoMessage() {}
 
 func (x *ListenerTls) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[2]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +386,7 @@ func (x *ListenerTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerTls.ProtoReflect.Descriptor instead.
 func (*ListenerTls) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListenerTls) GetCertFile() string {
@@ -326,7 +422,7 @@ type HttpListener struct {
 
 func (x *HttpListener) Reset() {
 	*x = HttpListener{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +434,7 @@ func (x *HttpListener) String() string {
 func (*HttpListener) ProtoMessage() {}
 
 func (x *HttpListener) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +447,7 @@ func (x *HttpListener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpListener.ProtoReflect.Descriptor instead.
 func (*HttpListener) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HttpListener) GetAddress() string {
@@ -372,13 +468,28 @@ type Caller struct {
 	// Whether every RPC without an identity is this caller, also beyond loopback.
 	// Default false.
 	DangerousAnonymous bool `protobuf:"varint,3,opt,name=dangerous_anonymous,json=dangerousAnonymous,proto3" json:"dangerous_anonymous,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// SPIFFE IDs of its certificates: "spiffe://prod/ns/pay/sa/billing", or
+	// "spiffe://prod/ns/pay/*" for every one below.
+	SpiffeIds []string `protobuf:"bytes,4,rep,name=spiffe_ids,json=spiffeIds,proto3" json:"spiffe_ids,omitempty"`
+	// DNS names of its certificates, exactly.
+	DnsNames []string `protobuf:"bytes,5,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	// SHA-256 digests, in hexadecimal, of the tokens that it shows as
+	// "authorization: Bearer TOKEN". Several let tokens be changed one by one.
+	TokenSha256 []string `protobuf:"bytes,6,rep,name=token_sha256,json=tokenSha256,proto3" json:"token_sha256,omitempty"`
+	// What its tokens of jwt_issuers say.
+	Jwts []*JwtIdentity `protobuf:"bytes,7,rep,name=jwts,proto3" json:"jwts,omitempty"`
+	// The user ids of its processes, on a unix socket.
+	UnixUids []int64 `protobuf:"varint,8,rep,packed,name=unix_uids,json=unixUids,proto3" json:"unix_uids,omitempty"`
+	// What it may do: "fetch", "stream", "batch", "exchange", "explain",
+	// "explain:addresses", "operate". Absent: the first five.
+	Rights        []string `protobuf:"bytes,9,rep,name=rights,proto3" json:"rights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +501,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +514,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Caller) GetName() string {
@@ -425,6 +536,812 @@ func (x *Caller) GetDangerousAnonymous() bool {
 		return x.DangerousAnonymous
 	}
 	return false
+}
+
+func (x *Caller) GetSpiffeIds() []string {
+	if x != nil {
+		return x.SpiffeIds
+	}
+	return nil
+}
+
+func (x *Caller) GetDnsNames() []string {
+	if x != nil {
+		return x.DnsNames
+	}
+	return nil
+}
+
+func (x *Caller) GetTokenSha256() []string {
+	if x != nil {
+		return x.TokenSha256
+	}
+	return nil
+}
+
+func (x *Caller) GetJwts() []*JwtIdentity {
+	if x != nil {
+		return x.Jwts
+	}
+	return nil
+}
+
+func (x *Caller) GetUnixUids() []int64 {
+	if x != nil {
+		return x.UnixUids
+	}
+	return nil
+}
+
+func (x *Caller) GetRights() []string {
+	if x != nil {
+		return x.Rights
+	}
+	return nil
+}
+
+// JwtIdentity is a caller in the tokens of one issuer (RFC 7519).
+type JwtIdentity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the issuer in jwt_issuers. Required.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The subject, exactly. Empty: any, and then claims are required.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Claims that are there with these values; of a list, one of them.
+	Claims        map[string]string `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JwtIdentity) Reset() {
+	*x = JwtIdentity{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JwtIdentity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JwtIdentity) ProtoMessage() {}
+
+func (x *JwtIdentity) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JwtIdentity.ProtoReflect.Descriptor instead.
+func (*JwtIdentity) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *JwtIdentity) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *JwtIdentity) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *JwtIdentity) GetClaims() map[string]string {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// JwtIssuer signs tokens that callers show as "authorization: Bearer TOKEN".
+type JwtIssuer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that callers refer to. Required, unique.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The claim iss, exactly. Required.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Values of the claim aud; a token has one of them. Required.
+	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	// The file with the issuer's keys, a JSON Web Key Set (RFC 7517 section 5),
+	// which is read again when it changes. Required.
+	JwksFile string `protobuf:"bytes,4,opt,name=jwks_file,json=jwksFile,proto3" json:"jwks_file,omitempty"`
+	// How far the clocks may differ. Default 30s, 0s to 300s.
+	Leeway        *durationpb.Duration `protobuf:"bytes,5,opt,name=leeway,proto3,oneof" json:"leeway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JwtIssuer) Reset() {
+	*x = JwtIssuer{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JwtIssuer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JwtIssuer) ProtoMessage() {}
+
+func (x *JwtIssuer) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JwtIssuer.ProtoReflect.Descriptor instead.
+func (*JwtIssuer) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *JwtIssuer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JwtIssuer) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *JwtIssuer) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *JwtIssuer) GetJwksFile() string {
+	if x != nil {
+		return x.JwksFile
+	}
+	return ""
+}
+
+func (x *JwtIssuer) GetLeeway() *durationpb.Duration {
+	if x != nil {
+		return x.Leeway
+	}
+	return nil
+}
+
+// HeldCredential is a proof to upstreams.
+type HeldCredential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: 1 to 64 characters a-z, 0-9, "-", "_", "." and "/". Required,
+	// unique.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Who answers for it.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// The kind. Required.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*HeldCredential_Bearer
+	//	*HeldCredential_Basic
+	//	*HeldCredential_ApiKey
+	//	*HeldCredential_Header
+	//	*HeldCredential_ClientCertificate
+	Kind isHeldCredential_Kind `protobuf_oneof:"kind"`
+	// The callers that may use it. Absent: all.
+	Callers []string `protobuf:"bytes,16,rep,name=callers,proto3" json:"callers,omitempty"`
+	// The origins that it goes to, as in rules, https only. Required.
+	Origins []string `protobuf:"bytes,17,rep,name=origins,proto3" json:"origins,omitempty"`
+	// The methods that it goes with. Absent: all.
+	Methods []string `protobuf:"bytes,18,rep,name=methods,proto3" json:"methods,omitempty"`
+	// The paths that it goes with, as in rules. Absent: all.
+	Paths         []string `protobuf:"bytes,19,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldCredential) Reset() {
+	*x = HeldCredential{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldCredential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldCredential) ProtoMessage() {}
+
+func (x *HeldCredential) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldCredential.ProtoReflect.Descriptor instead.
+func (*HeldCredential) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HeldCredential) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeldCredential) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *HeldCredential) GetKind() isHeldCredential_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetBearer() *HeldBearer {
+	if x != nil {
+		if x, ok := x.Kind.(*HeldCredential_Bearer); ok {
+			return x.Bearer
+		}
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetBasic() *HeldBasic {
+	if x != nil {
+		if x, ok := x.Kind.(*HeldCredential_Basic); ok {
+			return x.Basic
+		}
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetApiKey() *HeldApiKey {
+	if x != nil {
+		if x, ok := x.Kind.(*HeldCredential_ApiKey); ok {
+			return x.ApiKey
+		}
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetHeader() *HeldHeader {
+	if x != nil {
+		if x, ok := x.Kind.(*HeldCredential_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetClientCertificate() *HeldCertificate {
+	if x != nil {
+		if x, ok := x.Kind.(*HeldCredential_ClientCertificate); ok {
+			return x.ClientCertificate
+		}
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetCallers() []string {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetOrigins() []string {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *HeldCredential) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+type isHeldCredential_Kind interface {
+	isHeldCredential_Kind()
+}
+
+type HeldCredential_Bearer struct {
+	// "Authorization: Bearer SECRET" (RFC 6750 section 2.1).
+	Bearer *HeldBearer `protobuf:"bytes,3,opt,name=bearer,proto3,oneof"`
+}
+
+type HeldCredential_Basic struct {
+	// "Authorization: Basic …" (RFC 7617).
+	Basic *HeldBasic `protobuf:"bytes,4,opt,name=basic,proto3,oneof"`
+}
+
+type HeldCredential_ApiKey struct {
+	// A key in a header field or query parameter.
+	ApiKey *HeldApiKey `protobuf:"bytes,5,opt,name=api_key,json=apiKey,proto3,oneof"`
+}
+
+type HeldCredential_Header struct {
+	// A header field with the secret in its value.
+	Header *HeldHeader `protobuf:"bytes,6,opt,name=header,proto3,oneof"`
+}
+
+type HeldCredential_ClientCertificate struct {
+	// A certificate for the TLS handshake.
+	ClientCertificate *HeldCertificate `protobuf:"bytes,7,opt,name=client_certificate,json=clientCertificate,proto3,oneof"`
+}
+
+func (*HeldCredential_Bearer) isHeldCredential_Kind() {}
+
+func (*HeldCredential_Basic) isHeldCredential_Kind() {}
+
+func (*HeldCredential_ApiKey) isHeldCredential_Kind() {}
+
+func (*HeldCredential_Header) isHeldCredential_Kind() {}
+
+func (*HeldCredential_ClientCertificate) isHeldCredential_Kind() {}
+
+// Secret is where a secret is read from. Space at its end is no part of it.
+type Secret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The place. Required.
+	//
+	// Types that are valid to be assigned to Source:
+	//
+	//	*Secret_File
+	//	*Secret_Env
+	Source isSecret_Source `protobuf_oneof:"source"`
+	// A file with the secret to try once if an upstream answers 401: the one that
+	// comes next while secrets are being changed. Empty: none.
+	NextFile      string `protobuf:"bytes,3,opt,name=next_file,json=nextFile,proto3" json:"next_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secret) Reset() {
+	*x = Secret{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secret) ProtoMessage() {}
+
+func (x *Secret) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secret.ProtoReflect.Descriptor instead.
+func (*Secret) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Secret) GetSource() isSecret_Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Secret) GetFile() string {
+	if x != nil {
+		if x, ok := x.Source.(*Secret_File); ok {
+			return x.File
+		}
+	}
+	return ""
+}
+
+func (x *Secret) GetEnv() string {
+	if x != nil {
+		if x, ok := x.Source.(*Secret_Env); ok {
+			return x.Env
+		}
+	}
+	return ""
+}
+
+func (x *Secret) GetNextFile() string {
+	if x != nil {
+		return x.NextFile
+	}
+	return ""
+}
+
+type isSecret_Source interface {
+	isSecret_Source()
+}
+
+type Secret_File struct {
+	// A file, which is read again when it changes.
+	File string `protobuf:"bytes,1,opt,name=file,proto3,oneof"`
+}
+
+type Secret_Env struct {
+	// An environment variable.
+	Env string `protobuf:"bytes,2,opt,name=env,proto3,oneof"`
+}
+
+func (*Secret_File) isSecret_Source() {}
+
+func (*Secret_Env) isSecret_Source() {}
+
+// HeldBearer is a bearer token.
+type HeldBearer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token. Required.
+	Token         *Secret `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldBearer) Reset() {
+	*x = HeldBearer{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldBearer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldBearer) ProtoMessage() {}
+
+func (x *HeldBearer) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldBearer.ProtoReflect.Descriptor instead.
+func (*HeldBearer) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HeldBearer) GetToken() *Secret {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// HeldBasic is a user name and a password.
+type HeldBasic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user name, without ":".
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// The password. Required.
+	Password      *Secret `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldBasic) Reset() {
+	*x = HeldBasic{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldBasic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldBasic) ProtoMessage() {}
+
+func (x *HeldBasic) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldBasic.ProtoReflect.Descriptor instead.
+func (*HeldBasic) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HeldBasic) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *HeldBasic) GetPassword() *Secret {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+// HeldApiKey is a key in one place.
+type HeldApiKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The place. Required.
+	//
+	// Types that are valid to be assigned to Place:
+	//
+	//	*HeldApiKey_Header
+	//	*HeldApiKey_QueryParam
+	Place isHeldApiKey_Place `protobuf_oneof:"place"`
+	// The key. Required.
+	Key *Secret `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// What precedes the key in a header field. Empty: nothing.
+	Prefix        string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldApiKey) Reset() {
+	*x = HeldApiKey{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldApiKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldApiKey) ProtoMessage() {}
+
+func (x *HeldApiKey) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldApiKey.ProtoReflect.Descriptor instead.
+func (*HeldApiKey) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *HeldApiKey) GetPlace() isHeldApiKey_Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *HeldApiKey) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Place.(*HeldApiKey_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *HeldApiKey) GetQueryParam() string {
+	if x != nil {
+		if x, ok := x.Place.(*HeldApiKey_QueryParam); ok {
+			return x.QueryParam
+		}
+	}
+	return ""
+}
+
+func (x *HeldApiKey) GetKey() *Secret {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HeldApiKey) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+type isHeldApiKey_Place interface {
+	isHeldApiKey_Place()
+}
+
+type HeldApiKey_Header struct {
+	// The name of a header field.
+	Header string `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type HeldApiKey_QueryParam struct {
+	// The name of a query parameter.
+	QueryParam string `protobuf:"bytes,2,opt,name=query_param,json=queryParam,proto3,oneof"`
+}
+
+func (*HeldApiKey_Header) isHeldApiKey_Place() {}
+
+func (*HeldApiKey_QueryParam) isHeldApiKey_Place() {}
+
+// HeldHeader is a header field with the secret in its value.
+type HeldHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the field. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value, with "{secret}" where the secret goes: "Token token={secret}".
+	// Required.
+	Template string `protobuf:"bytes,2,opt,name=template,proto3" json:"template,omitempty"`
+	// The secret. Required.
+	Secret        *Secret `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldHeader) Reset() {
+	*x = HeldHeader{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldHeader) ProtoMessage() {}
+
+func (x *HeldHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldHeader.ProtoReflect.Descriptor instead.
+func (*HeldHeader) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HeldHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeldHeader) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *HeldHeader) GetSecret() *Secret {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+// HeldCertificate is a certificate for the TLS handshake. Its connections are
+// never shared with other callers.
+type HeldCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The PEM file of the certificate and its chain. Required.
+	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	// The PEM file of the private key. Required.
+	KeyFile       string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldCertificate) Reset() {
+	*x = HeldCertificate{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldCertificate) ProtoMessage() {}
+
+func (x *HeldCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldCertificate.ProtoReflect.Descriptor instead.
+func (*HeldCertificate) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *HeldCertificate) GetCertFile() string {
+	if x != nil {
+		return x.CertFile
+	}
+	return ""
+}
+
+func (x *HeldCertificate) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
 }
 
 // Rule is one line of egress policy. A server refuses to start with a field of
@@ -518,7 +1435,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +1447,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +1460,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Rule) GetName() string {
@@ -820,7 +1737,7 @@ type RuleRetry struct {
 
 func (x *RuleRetry) Reset() {
 	*x = RuleRetry{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1749,7 @@ func (x *RuleRetry) String() string {
 func (*RuleRetry) ProtoMessage() {}
 
 func (x *RuleRetry) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1762,7 @@ func (x *RuleRetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleRetry.ProtoReflect.Descriptor instead.
 func (*RuleRetry) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RuleRetry) GetMaxAttempts() int32 {
@@ -879,7 +1796,7 @@ type RuleLimits struct {
 
 func (x *RuleLimits) Reset() {
 	*x = RuleLimits{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1808,7 @@ func (x *RuleLimits) String() string {
 func (*RuleLimits) ProtoMessage() {}
 
 func (x *RuleLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1821,7 @@ func (x *RuleLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleLimits.ProtoReflect.Descriptor instead.
 func (*RuleLimits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RuleLimits) GetMaxResponseBodyBytes() int64 {
@@ -949,7 +1866,7 @@ type UpstreamTls struct {
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1878,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1891,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpstreamTls) GetCaFiles() []string {
@@ -1064,7 +1981,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1993,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +2006,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limits) GetMaxResponseFields() int32 {
@@ -1296,7 +2213,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +2225,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +2238,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Timeouts) GetDns() *durationpb.Duration {
@@ -1400,7 +2317,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +2329,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +2342,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Log) GetLevel() string {
@@ -1471,7 +2388,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +2400,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +2413,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Audit) GetSink() string {
@@ -1562,7 +2479,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +2491,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +2504,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Telemetry) GetOrigins() []string {
@@ -1616,7 +2533,7 @@ type Tracing struct {
 
 func (x *Tracing) Reset() {
 	*x = Tracing{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +2545,7 @@ func (x *Tracing) String() string {
 func (*Tracing) ProtoMessage() {}
 
 func (x *Tracing) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +2558,7 @@ func (x *Tracing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tracing.ProtoReflect.Descriptor instead.
 func (*Tracing) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Tracing) GetOtlpEndpoint() string {
@@ -1655,7 +2572,7 @@ var File_fetchgate_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" fetchgate/config/v1/config.proto\x12\x13fetchgate.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf4\x03\n" +
+	" fetchgate/config/v1/config.proto\x12\x13fetchgate.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfa\x05\n" +
 	"\x06Config\x125\n" +
 	"\x04grpc\x18\x01 \x01(\v2!.fetchgate.config.v1.GrpcListenerR\x04grpc\x125\n" +
 	"\x04http\x18\x02 \x01(\v2!.fetchgate.config.v1.HttpListenerR\x04http\x125\n" +
@@ -1665,7 +2582,19 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x06limits\x18\x06 \x01(\v2\x1b.fetchgate.config.v1.LimitsR\x06limits\x12*\n" +
 	"\x03log\x18\a \x01(\v2\x18.fetchgate.config.v1.LogR\x03log\x120\n" +
 	"\x05audit\x18\b \x01(\v2\x1a.fetchgate.config.v1.AuditR\x05audit\x12<\n" +
-	"\ttelemetry\x18\t \x01(\v2\x1e.fetchgate.config.v1.TelemetryR\ttelemetry\"\xd2\x04\n" +
+	"\ttelemetry\x18\t \x01(\v2\x1e.fetchgate.config.v1.TelemetryR\ttelemetry\x12I\n" +
+	"\vjwt_issuers\x18\n" +
+	" \x03(\v2\x1e.fetchgate.config.v1.JwtIssuerB\b\xbaH\x05\x92\x01\x02\x10dR\n" +
+	"jwtIssuers\x12P\n" +
+	"\vcredentials\x18\v \x03(\v2#.fetchgate.config.v1.HeldCredentialB\t\xbaH\x06\x92\x01\x03\x10\x90NR\vcredentials\x122\n" +
+	"\x04mode\x18\f \x01(\tB\x1e\xbaH\x1br\x19R\x00R\aenforceR\x06reportR\x04openR\x04mode\x123\n" +
+	"\x06reload\x18\r \x01(\v2\x1b.fetchgate.config.v1.ReloadR\x06reload\"\x90\x01\n" +
+	"\x06Reload\x12\x19\n" +
+	"\x05watch\x18\x01 \x01(\bH\x00R\x05watch\x88\x01\x01\x12P\n" +
+	"\frevoke_grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00H\x01R\vrevokeGrace\x88\x01\x01B\b\n" +
+	"\x06_watchB\x0f\n" +
+	"\r_revoke_grace\"\xd2\x04\n" +
 	"\fGrpcListener\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01H\x00R\aaddress\x88\x01\x01\x12O\n" +
 	"\vdrain_grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00H\x01R\n" +
@@ -1691,11 +2620,75 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\fHttpListener\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01H\x00R\aaddress\x88\x01\x01B\n" +
 	"\n" +
-	"\b_address\"\x91\x01\n" +
+	"\b_address\"\xbf\x04\n" +
 	"\x06Caller\x126\n" +
 	"\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x04name\x12\x1e\n" +
 	"\x05owner\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12/\n" +
-	"\x13dangerous_anonymous\x18\x03 \x01(\bR\x12dangerousAnonymous\"\xe7\x0e\n" +
+	"\x13dangerous_anonymous\x18\x03 \x01(\bR\x12dangerousAnonymous\x12]\n" +
+	"\n" +
+	"spiffe_ids\x18\x04 \x03(\tB>\xbaH;\x92\x018\x10d\"4r220^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)*(/\\*)?$R\tspiffeIds\x12.\n" +
+	"\tdns_names\x18\x05 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\xfd\x01R\bdnsNames\x12?\n" +
+	"\ftoken_sha256\x18\x06 \x03(\tB\x1c\xbaH\x19\x92\x01\x16\x10d\"\x12r\x102\x0e^[0-9a-f]{64}$R\vtokenSha256\x12>\n" +
+	"\x04jwts\x18\a \x03(\v2 .fetchgate.config.v1.JwtIdentityB\b\xbaH\x05\x92\x01\x02\x10dR\x04jwts\x121\n" +
+	"\tunix_uids\x18\b \x03(\x03B\x14\xbaH\x11\x92\x01\x0e\x10d\"\n" +
+	"\"\b\x18\xff\xff\xff\xff\x0f(\x00R\bunixUids\x12i\n" +
+	"\x06rights\x18\t \x03(\tBQ\xbaHN\x92\x01K\x10\x10\"GrER\x05fetchR\x06streamR\x05batchR\bexchangeR\aexplainR\x11explain:addressesR\aoperateR\x06rights\"\xdd\x01\n" +
+	"\vJwtIdentity\x12\x1f\n" +
+	"\x06issuer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06issuer\x12\"\n" +
+	"\asubject\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\asubject\x12N\n" +
+	"\x06claims\x18\x03 \x03(\v2,.fetchgate.config.v1.JwtIdentity.ClaimsEntryB\b\xbaH\x05\x9a\x01\x02\x10\x14R\x06claims\x1a9\n" +
+	"\vClaimsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x92\x02\n" +
+	"\tJwtIssuer\x126\n" +
+	"\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x04name\x12\"\n" +
+	"\x06issuer\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06issuer\x121\n" +
+	"\taudiences\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\x14\"\ar\x05\x10\x01\x18\x80\x04R\taudiences\x12$\n" +
+	"\tjwks_file\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bjwksFile\x12E\n" +
+	"\x06leeway\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\xac\x022\x00H\x00R\x06leeway\x88\x01\x01B\t\n" +
+	"\a_leeway\"\xd3\x04\n" +
+	"\x0eHeldCredential\x127\n" +
+	"\x04name\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[a-z0-9][a-z0-9._/-]{0,63}$R\x04name\x12\x1e\n" +
+	"\x05owner\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x129\n" +
+	"\x06bearer\x18\x03 \x01(\v2\x1f.fetchgate.config.v1.HeldBearerH\x00R\x06bearer\x126\n" +
+	"\x05basic\x18\x04 \x01(\v2\x1e.fetchgate.config.v1.HeldBasicH\x00R\x05basic\x12:\n" +
+	"\aapi_key\x18\x05 \x01(\v2\x1f.fetchgate.config.v1.HeldApiKeyH\x00R\x06apiKey\x129\n" +
+	"\x06header\x18\x06 \x01(\v2\x1f.fetchgate.config.v1.HeldHeaderH\x00R\x06header\x12U\n" +
+	"\x12client_certificate\x18\a \x01(\v2$.fetchgate.config.v1.HeldCertificateH\x00R\x11clientCertificate\x12#\n" +
+	"\acallers\x18\x10 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\acallers\x12.\n" +
+	"\aorigins\x18\x11 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10\xe8\a\"\ar\x05\x10\b\x18\x80\x04R\aorigins\x12\"\n" +
+	"\amethods\x18\x12 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\amethods\x12\x1f\n" +
+	"\x05paths\x18\x13 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x05pathsB\r\n" +
+	"\x04kind\x12\x05\xbaH\x02\b\x01\"`\n" +
+	"\x06Secret\x12\x14\n" +
+	"\x04file\x18\x01 \x01(\tH\x00R\x04file\x12\x12\n" +
+	"\x03env\x18\x02 \x01(\tH\x00R\x03env\x12\x1b\n" +
+	"\tnext_file\x18\x03 \x01(\tR\bnextFileB\x0f\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"G\n" +
+	"\n" +
+	"HeldBearer\x129\n" +
+	"\x05token\x18\x01 \x01(\v2\x1b.fetchgate.config.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\x05token\"~\n" +
+	"\tHeldBasic\x120\n" +
+	"\busername\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f2\r^[^:]{0,256}$R\busername\x12?\n" +
+	"\bpassword\x18\x02 \x01(\v2\x1b.fetchgate.config.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\bpassword\"\xb1\x01\n" +
+	"\n" +
+	"HeldApiKey\x12\x18\n" +
+	"\x06header\x18\x01 \x01(\tH\x00R\x06header\x12!\n" +
+	"\vquery_param\x18\x02 \x01(\tH\x00R\n" +
+	"queryParam\x125\n" +
+	"\x03key\x18\x03 \x01(\v2\x1b.fetchgate.config.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\x03key\x12\x1f\n" +
+	"\x06prefix\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06prefixB\x0e\n" +
+	"\x05place\x12\x05\xbaH\x02\b\x01\"\x98\x01\n" +
+	"\n" +
+	"HeldHeader\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x120\n" +
+	"\btemplate\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x10\b\x18\x80\bJ\b{secret}R\btemplate\x12;\n" +
+	"\x06secret\x18\x03 \x01(\v2\x1b.fetchgate.config.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\x06secret\"[\n" +
+	"\x0fHeldCertificate\x12$\n" +
+	"\tcert_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bcertFile\x12\"\n" +
+	"\bkey_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\akeyFile\"\xe7\x0e\n" +
 	"\x04Rule\x127\n" +
 	"\x04name\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[a-z0-9][a-z0-9._/-]{0,63}$R\x04name\x12\x1e\n" +
 	"\x05owner\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12,\n" +
@@ -1882,66 +2875,93 @@ func file_fetchgate_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_fetchgate_config_v1_config_proto_rawDescData
 }
 
-var file_fetchgate_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_fetchgate_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_fetchgate_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: fetchgate.config.v1.Config
-	(*GrpcListener)(nil),        // 1: fetchgate.config.v1.GrpcListener
-	(*ListenerTls)(nil),         // 2: fetchgate.config.v1.ListenerTls
-	(*HttpListener)(nil),        // 3: fetchgate.config.v1.HttpListener
-	(*Caller)(nil),              // 4: fetchgate.config.v1.Caller
-	(*Rule)(nil),                // 5: fetchgate.config.v1.Rule
-	(*RuleRetry)(nil),           // 6: fetchgate.config.v1.RuleRetry
-	(*RuleLimits)(nil),          // 7: fetchgate.config.v1.RuleLimits
-	(*UpstreamTls)(nil),         // 8: fetchgate.config.v1.UpstreamTls
-	(*Limits)(nil),              // 9: fetchgate.config.v1.Limits
-	(*Timeouts)(nil),            // 10: fetchgate.config.v1.Timeouts
-	(*Log)(nil),                 // 11: fetchgate.config.v1.Log
-	(*Audit)(nil),               // 12: fetchgate.config.v1.Audit
-	(*Telemetry)(nil),           // 13: fetchgate.config.v1.Telemetry
-	(*Tracing)(nil),             // 14: fetchgate.config.v1.Tracing
-	nil,                         // 15: fetchgate.config.v1.Rule.QueryEntry
-	nil,                         // 16: fetchgate.config.v1.Rule.SetFieldsEntry
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*Reload)(nil),              // 1: fetchgate.config.v1.Reload
+	(*GrpcListener)(nil),        // 2: fetchgate.config.v1.GrpcListener
+	(*ListenerTls)(nil),         // 3: fetchgate.config.v1.ListenerTls
+	(*HttpListener)(nil),        // 4: fetchgate.config.v1.HttpListener
+	(*Caller)(nil),              // 5: fetchgate.config.v1.Caller
+	(*JwtIdentity)(nil),         // 6: fetchgate.config.v1.JwtIdentity
+	(*JwtIssuer)(nil),           // 7: fetchgate.config.v1.JwtIssuer
+	(*HeldCredential)(nil),      // 8: fetchgate.config.v1.HeldCredential
+	(*Secret)(nil),              // 9: fetchgate.config.v1.Secret
+	(*HeldBearer)(nil),          // 10: fetchgate.config.v1.HeldBearer
+	(*HeldBasic)(nil),           // 11: fetchgate.config.v1.HeldBasic
+	(*HeldApiKey)(nil),          // 12: fetchgate.config.v1.HeldApiKey
+	(*HeldHeader)(nil),          // 13: fetchgate.config.v1.HeldHeader
+	(*HeldCertificate)(nil),     // 14: fetchgate.config.v1.HeldCertificate
+	(*Rule)(nil),                // 15: fetchgate.config.v1.Rule
+	(*RuleRetry)(nil),           // 16: fetchgate.config.v1.RuleRetry
+	(*RuleLimits)(nil),          // 17: fetchgate.config.v1.RuleLimits
+	(*UpstreamTls)(nil),         // 18: fetchgate.config.v1.UpstreamTls
+	(*Limits)(nil),              // 19: fetchgate.config.v1.Limits
+	(*Timeouts)(nil),            // 20: fetchgate.config.v1.Timeouts
+	(*Log)(nil),                 // 21: fetchgate.config.v1.Log
+	(*Audit)(nil),               // 22: fetchgate.config.v1.Audit
+	(*Telemetry)(nil),           // 23: fetchgate.config.v1.Telemetry
+	(*Tracing)(nil),             // 24: fetchgate.config.v1.Tracing
+	nil,                         // 25: fetchgate.config.v1.JwtIdentity.ClaimsEntry
+	nil,                         // 26: fetchgate.config.v1.Rule.QueryEntry
+	nil,                         // 27: fetchgate.config.v1.Rule.SetFieldsEntry
+	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
 }
 var file_fetchgate_config_v1_config_proto_depIdxs = []int32{
-	1,  // 0: fetchgate.config.v1.Config.grpc:type_name -> fetchgate.config.v1.GrpcListener
-	3,  // 1: fetchgate.config.v1.Config.http:type_name -> fetchgate.config.v1.HttpListener
-	4,  // 2: fetchgate.config.v1.Config.callers:type_name -> fetchgate.config.v1.Caller
-	5,  // 3: fetchgate.config.v1.Config.rules:type_name -> fetchgate.config.v1.Rule
-	8,  // 4: fetchgate.config.v1.Config.upstream_tls:type_name -> fetchgate.config.v1.UpstreamTls
-	9,  // 5: fetchgate.config.v1.Config.limits:type_name -> fetchgate.config.v1.Limits
-	11, // 6: fetchgate.config.v1.Config.log:type_name -> fetchgate.config.v1.Log
-	12, // 7: fetchgate.config.v1.Config.audit:type_name -> fetchgate.config.v1.Audit
-	13, // 8: fetchgate.config.v1.Config.telemetry:type_name -> fetchgate.config.v1.Telemetry
-	17, // 9: fetchgate.config.v1.GrpcListener.drain_grace:type_name -> google.protobuf.Duration
-	2,  // 10: fetchgate.config.v1.GrpcListener.tls:type_name -> fetchgate.config.v1.ListenerTls
-	17, // 11: fetchgate.config.v1.GrpcListener.drain_delay:type_name -> google.protobuf.Duration
-	15, // 12: fetchgate.config.v1.Rule.query:type_name -> fetchgate.config.v1.Rule.QueryEntry
-	16, // 13: fetchgate.config.v1.Rule.set_fields:type_name -> fetchgate.config.v1.Rule.SetFieldsEntry
-	10, // 14: fetchgate.config.v1.Rule.timeouts:type_name -> fetchgate.config.v1.Timeouts
-	6,  // 15: fetchgate.config.v1.Rule.retry:type_name -> fetchgate.config.v1.RuleRetry
-	7,  // 16: fetchgate.config.v1.Rule.limits:type_name -> fetchgate.config.v1.RuleLimits
-	10, // 17: fetchgate.config.v1.Limits.timeouts:type_name -> fetchgate.config.v1.Timeouts
-	10, // 18: fetchgate.config.v1.Limits.max_timeouts:type_name -> fetchgate.config.v1.Timeouts
-	17, // 19: fetchgate.config.v1.Limits.max_stream_total:type_name -> google.protobuf.Duration
-	17, // 20: fetchgate.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	17, // 21: fetchgate.config.v1.Limits.connection_lifetime:type_name -> google.protobuf.Duration
-	17, // 22: fetchgate.config.v1.Limits.caller_stall:type_name -> google.protobuf.Duration
-	17, // 23: fetchgate.config.v1.Timeouts.dns:type_name -> google.protobuf.Duration
-	17, // 24: fetchgate.config.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	17, // 25: fetchgate.config.v1.Timeouts.tls:type_name -> google.protobuf.Duration
-	17, // 26: fetchgate.config.v1.Timeouts.response_header:type_name -> google.protobuf.Duration
-	17, // 27: fetchgate.config.v1.Timeouts.idle_read:type_name -> google.protobuf.Duration
-	17, // 28: fetchgate.config.v1.Timeouts.write:type_name -> google.protobuf.Duration
-	17, // 29: fetchgate.config.v1.Timeouts.pool:type_name -> google.protobuf.Duration
-	17, // 30: fetchgate.config.v1.Timeouts.attempt:type_name -> google.protobuf.Duration
-	17, // 31: fetchgate.config.v1.Timeouts.total:type_name -> google.protobuf.Duration
-	14, // 32: fetchgate.config.v1.Telemetry.tracing:type_name -> fetchgate.config.v1.Tracing
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	2,  // 0: fetchgate.config.v1.Config.grpc:type_name -> fetchgate.config.v1.GrpcListener
+	4,  // 1: fetchgate.config.v1.Config.http:type_name -> fetchgate.config.v1.HttpListener
+	5,  // 2: fetchgate.config.v1.Config.callers:type_name -> fetchgate.config.v1.Caller
+	15, // 3: fetchgate.config.v1.Config.rules:type_name -> fetchgate.config.v1.Rule
+	18, // 4: fetchgate.config.v1.Config.upstream_tls:type_name -> fetchgate.config.v1.UpstreamTls
+	19, // 5: fetchgate.config.v1.Config.limits:type_name -> fetchgate.config.v1.Limits
+	21, // 6: fetchgate.config.v1.Config.log:type_name -> fetchgate.config.v1.Log
+	22, // 7: fetchgate.config.v1.Config.audit:type_name -> fetchgate.config.v1.Audit
+	23, // 8: fetchgate.config.v1.Config.telemetry:type_name -> fetchgate.config.v1.Telemetry
+	7,  // 9: fetchgate.config.v1.Config.jwt_issuers:type_name -> fetchgate.config.v1.JwtIssuer
+	8,  // 10: fetchgate.config.v1.Config.credentials:type_name -> fetchgate.config.v1.HeldCredential
+	1,  // 11: fetchgate.config.v1.Config.reload:type_name -> fetchgate.config.v1.Reload
+	28, // 12: fetchgate.config.v1.Reload.revoke_grace:type_name -> google.protobuf.Duration
+	28, // 13: fetchgate.config.v1.GrpcListener.drain_grace:type_name -> google.protobuf.Duration
+	3,  // 14: fetchgate.config.v1.GrpcListener.tls:type_name -> fetchgate.config.v1.ListenerTls
+	28, // 15: fetchgate.config.v1.GrpcListener.drain_delay:type_name -> google.protobuf.Duration
+	6,  // 16: fetchgate.config.v1.Caller.jwts:type_name -> fetchgate.config.v1.JwtIdentity
+	25, // 17: fetchgate.config.v1.JwtIdentity.claims:type_name -> fetchgate.config.v1.JwtIdentity.ClaimsEntry
+	28, // 18: fetchgate.config.v1.JwtIssuer.leeway:type_name -> google.protobuf.Duration
+	10, // 19: fetchgate.config.v1.HeldCredential.bearer:type_name -> fetchgate.config.v1.HeldBearer
+	11, // 20: fetchgate.config.v1.HeldCredential.basic:type_name -> fetchgate.config.v1.HeldBasic
+	12, // 21: fetchgate.config.v1.HeldCredential.api_key:type_name -> fetchgate.config.v1.HeldApiKey
+	13, // 22: fetchgate.config.v1.HeldCredential.header:type_name -> fetchgate.config.v1.HeldHeader
+	14, // 23: fetchgate.config.v1.HeldCredential.client_certificate:type_name -> fetchgate.config.v1.HeldCertificate
+	9,  // 24: fetchgate.config.v1.HeldBearer.token:type_name -> fetchgate.config.v1.Secret
+	9,  // 25: fetchgate.config.v1.HeldBasic.password:type_name -> fetchgate.config.v1.Secret
+	9,  // 26: fetchgate.config.v1.HeldApiKey.key:type_name -> fetchgate.config.v1.Secret
+	9,  // 27: fetchgate.config.v1.HeldHeader.secret:type_name -> fetchgate.config.v1.Secret
+	26, // 28: fetchgate.config.v1.Rule.query:type_name -> fetchgate.config.v1.Rule.QueryEntry
+	27, // 29: fetchgate.config.v1.Rule.set_fields:type_name -> fetchgate.config.v1.Rule.SetFieldsEntry
+	20, // 30: fetchgate.config.v1.Rule.timeouts:type_name -> fetchgate.config.v1.Timeouts
+	16, // 31: fetchgate.config.v1.Rule.retry:type_name -> fetchgate.config.v1.RuleRetry
+	17, // 32: fetchgate.config.v1.Rule.limits:type_name -> fetchgate.config.v1.RuleLimits
+	20, // 33: fetchgate.config.v1.Limits.timeouts:type_name -> fetchgate.config.v1.Timeouts
+	20, // 34: fetchgate.config.v1.Limits.max_timeouts:type_name -> fetchgate.config.v1.Timeouts
+	28, // 35: fetchgate.config.v1.Limits.max_stream_total:type_name -> google.protobuf.Duration
+	28, // 36: fetchgate.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	28, // 37: fetchgate.config.v1.Limits.connection_lifetime:type_name -> google.protobuf.Duration
+	28, // 38: fetchgate.config.v1.Limits.caller_stall:type_name -> google.protobuf.Duration
+	28, // 39: fetchgate.config.v1.Timeouts.dns:type_name -> google.protobuf.Duration
+	28, // 40: fetchgate.config.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	28, // 41: fetchgate.config.v1.Timeouts.tls:type_name -> google.protobuf.Duration
+	28, // 42: fetchgate.config.v1.Timeouts.response_header:type_name -> google.protobuf.Duration
+	28, // 43: fetchgate.config.v1.Timeouts.idle_read:type_name -> google.protobuf.Duration
+	28, // 44: fetchgate.config.v1.Timeouts.write:type_name -> google.protobuf.Duration
+	28, // 45: fetchgate.config.v1.Timeouts.pool:type_name -> google.protobuf.Duration
+	28, // 46: fetchgate.config.v1.Timeouts.attempt:type_name -> google.protobuf.Duration
+	28, // 47: fetchgate.config.v1.Timeouts.total:type_name -> google.protobuf.Duration
+	24, // 48: fetchgate.config.v1.Telemetry.tracing:type_name -> fetchgate.config.v1.Tracing
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_fetchgate_config_v1_config_proto_init() }
@@ -1950,19 +2970,36 @@ func file_fetchgate_config_v1_config_proto_init() {
 		return
 	}
 	file_fetchgate_config_v1_config_proto_msgTypes[1].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[3].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
 	file_fetchgate_config_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[12].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{
+		(*HeldCredential_Bearer)(nil),
+		(*HeldCredential_Basic)(nil),
+		(*HeldCredential_ApiKey)(nil),
+		(*HeldCredential_Header)(nil),
+		(*HeldCredential_ClientCertificate)(nil),
+	}
+	file_fetchgate_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{
+		(*Secret_File)(nil),
+		(*Secret_Env)(nil),
+	}
+	file_fetchgate_config_v1_config_proto_msgTypes[12].OneofWrappers = []any{
+		(*HeldApiKey_Header)(nil),
+		(*HeldApiKey_QueryParam)(nil),
+	}
+	file_fetchgate_config_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[19].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fetchgate_config_v1_config_proto_rawDesc), len(file_fetchgate_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

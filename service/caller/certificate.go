@@ -1,0 +1,141 @@
+package caller
+
+import (
+	"crypto/x509"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// certificates tells callers by the names in their certificates.
+type certificates struct {
+	ids   map[string]*fetch.Caller // by a whole SPIFFE ID
+	below map[string]*fetch.Caller // by the beginning of SPIFFE IDs, with its last "/"
+	names map[string]*fetch.Caller // by a DNS name in lower case
+}
+
+func newCertificates() certificates {
+	return certificates{ids: map[string]*fetch.Caller{}, below: map[string]*fetch.Caller{}, names: map[string]*fetch.Caller{}}
+}
+
+func (c *certificates) add(known *fetch.Caller, names *configv1.Caller) {
+	for _, id := range names.GetSpiffeIds() {
+		if beginning, isBeginning := strings.CutSuffix(id, "*"); isBeginning {
+			c.below[beginning] = known
+		} else {
+			c.ids[id] = known
+		}
+	}
+	for _, name := range names.GetDnsNames() {
+		c.names[strings.ToLower(name)] = known
+	}
+}
+
+// any tells that some caller is known by a certificate.
+func (c *certificates) any() bool { return len(c.ids)+len(c.below)+len(c.names) > 0 }
+
+// find returns who has shown the certificate of a connection, if the listener
+// verified it. A certificate of nobody here is no proof, and no offence: the
+// listener asks everybody for one.
+func (c *certificates) find(of credentials.AuthInfo, now time.Time) (proof, error) {
+	secured, ok := handshake(of).(credentials.TLSInfo)
+	if !ok || len(secured.State.VerifiedChains) == 0 || !c.any() {
+		return proof{}, nil
+	}
+	leaf := secured.State.VerifiedChains[0][0]
+	found, err := c.name(leaf)
+	if err == nil && found.of != nil && now.After(leaf.NotAfter) {
+		return proof{}, unknown("the client certificate has expired since the connection began; connect anew with a valid one")
+	}
+	return found, err
+}
+
+// name looks for the names of a certificate. All that are known must be of one
+// caller.
+func (c *certificates) name(leaf *x509.Certificate) (proof, error) {
+	id, err := spiffeID(leaf)
+	if err != nil {
+		return proof{}, err
+	}
+	found := proof{of: c.findID(id), identity: id}
+	for _, name := range leaf.DNSNames {
+		name = strings.ToLower(name)
+		switch known := c.names[name]; {
+		case known == nil:
+		case found.of == nil:
+			found = proof{of: known, identity: name}
+		case found.of != known:
+			return proof{}, unknown("the names in the client certificate are of different callers; show a certificate with those of one")
+		}
+	}
+	if found.of == nil {
+		return proof{}, nil
+	}
+	return found, nil
+}
+
+// findID returns who has a SPIFFE ID: the whole one is closest, then the longest
+// beginning.
+func (c *certificates) findID(id string) *fetch.Caller {
+	if known := c.ids[id]; known != nil {
+		return known
+	}
+	for end := strings.LastIndexByte(id, '/'); end > 0; end = strings.LastIndexByte(id[:end], '/') {
+		if known := c.below[id[:end+1]]; known != nil {
+			return known
+		}
+	}
+	return nil
+}
+
+// maxSPIFFEID is the longest ID that implementations must support (SPIFFE-ID
+// section 2.3).
+const maxSPIFFEID = 2048
+
+// spiffeID returns the SPIFFE ID of a certificate, empty if it has none. An
+// X.509-SVID has one URI and no more (X509-SVID section 2).
+func spiffeID(leaf *x509.Certificate) (string, error) {
+	id := ""
+	for _, name := range leaf.URIs {
+		if strings.EqualFold(name.Scheme, "spiffe") {
+			id = name.String()
+		}
+	}
+	switch {
+	case id == "":
+		return "", nil
+	case len(leaf.URIs) != 1:
+		return "", unknown("the client certificate has a SPIFFE ID beside other URIs; show one whose SPIFFE ID is its only URI")
+	case leaf.IsCA || !isSPIFFEID(id):
+		return "", unknown("the client certificate has a URI that is no SPIFFE ID of a workload; show one such as spiffe://prod/ns/pay/sa/billing")
+	}
+	return id, nil
+}
+
+// isSPIFFEID tells whether a URI is an ID with a path (SPIFFE-ID section 2).
+func isSPIFFEID(id string) bool {
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	domain, path, hasPath := strings.Cut(rest, "/")
+	if !ok || !hasPath || len(id) > maxSPIFFEID || domain == "" || strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+		return false
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+		for i := range len(segment) {
+			if !isSegment(segment[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func isSegment(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '.' || b == '-' || b == '_'
+}

@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/fetchgate/fetchgate/service/credential"
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/policy"
+	"github.com/fetchgate/fetchgate/service/redirect"
+)
+
+// chosen is a credential that goes with a hop.
+type chosen struct {
+	fetch.Credential
+	byRule bool
+}
+
+// proving is what a fetch knows of its credentials.
+type proving struct {
+	// dropped are the places of the request's own that this attempt has dropped:
+	// an upstream that led away does not get to say with what to come back.
+	dropped map[int]bool
+	// sent are the proofs of the last hop, in the order of its credentials.
+	sent []sentProof
+	// shown are the proofs of credentials of the server that upstreams have got.
+	shown []fetch.Proof
+	// names are those of their credentials.
+	names map[fetch.Proof]string
+	// others are the proofs that are tried since an upstream answered 401, by the
+	// name of the credential.
+	others map[string]fetch.Proof
+}
+
+// sentProof is a credential with the proof that a hop went with.
+type sentProof struct {
+	fetch.Credential
+	proof fetch.Proof
+}
+
+// Credentials returns those that the first hop of plan goes with, and why policy
+// denies it for them, if it does. Run asks the same for each hop.
+func Credentials(plan *fetch.Plan, d policy.Decision) ([]fetch.CredentialUse, *fetch.Denied) {
+	first := redirect.Hop{Method: plan.Method, Destination: plan.Destination, Fields: plan.Fields}
+	list, uses, denied := choose(plan, first, d, true, map[int]bool{})
+	for _, c := range list {
+		uses = append(uses, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), ByRule: c.byRule})
+	}
+	return uses, denied
+}
+
+// choose returns the credentials that go with a hop, and what is dropped: of the
+// request's own and the rule's each within its binding. Out of it, the request's
+// deny the first hop.
+func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, isFirst bool, dropped map[int]bool) (list []chosen, left []fetch.CredentialUse, denied *fetch.Denied) {
+	for i, c := range plan.Credentials {
+		fits := !dropped[i] && c.Fits(plan.Caller, next.Method, next.Destination)
+		if !fits && isFirst {
+			return nil, nil, outOfBinding(c, next, d)
+		}
+		if !fits {
+			dropped[i] = true
+			left = append(left, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), Dropped: true})
+			continue
+		}
+		list = append(list, chosen{Credential: c})
+	}
+	for _, name := range d.Credentials {
+		c := named(plan, name)
+		switch {
+		case c == nil: // refused at load
+		case slices.ContainsFunc(list, func(own chosen) bool { return own.Name() == name }):
+		case !c.Fits(plan.Caller, next.Method, next.Destination):
+			left = append(left, fetch.CredentialUse{Name: name, Kind: c.Kind(), Dropped: true, ByRule: true})
+		default:
+			list = append(list, chosen{c, true})
+		}
+	}
+	for i, c := range list {
+		if why := conflict(plan, next, list[:i], c); why != "" {
+			return nil, left, overridden(c, d, why)
+		}
+	}
+	return list, left, nil
+}
+
+// named is a credential that the server holds, or nil.
+func named(plan *fetch.Plan, name string) fetch.Credential {
+	if plan.Held == nil {
+		return nil
+	}
+	return plan.Held.Named(name)
+}
+
+func outOfBinding(c fetch.Credential, next redirect.Hop, d policy.Decision) *fetch.Denied {
+	return &fetch.Denied{
+		Reason: fetch.ReasonCredentialOutOfBinding, Rule: d.Rule,
+		Message: fmt.Sprintf("the credential %q is not bound to %s %s%s", c.Name(), next.Method, next.Destination.Origin, next.Destination.Path()),
+		Hint:    "Ask the owner of the policy which credential serves this origin, method and path.",
+	}
+}
+
+// conflict says what of the request stands where c is to be written; empty if
+// nothing does.
+func conflict(plan *fetch.Plan, next redirect.Hop, before []chosen, c chosen) string {
+	place := c.Place()
+	for _, other := range before {
+		if o := other.Place(); o == place || o.Field != "" && strings.EqualFold(o.Field, place.Field) {
+			return "another credential writes it too"
+		}
+	}
+	switch {
+	case place.Certificate:
+		return ""
+	case plan.Verbatim:
+		return "options.verbatim adds nothing"
+	case place.Param != "" && credential.HasParam(next.Destination.RawQuery(), place.Param):
+		return "the request has one of its own"
+	case place.Field != "":
+		if _, given := fetch.Get(next.Fields, place.Field); given {
+			return "the request has one of its own"
+		}
+	}
+	return ""
+}
+
+// overridden denies a request that has what a credential is to write.
+func overridden(c chosen, d policy.Decision, why string) *fetch.Denied {
+	by := fmt.Sprintf("the rule %q", d.Rule)
+	if !c.byRule {
+		by = "a credential of the request"
+	}
+	return &fetch.Denied{
+		Reason: fetch.ReasonDestinationDenied, Rule: d.Rule,
+		Message: fmt.Sprintf("%s writes %s, and %s", by, c.Place(), why),
+		Hint:    "Leave it out of the request: nothing overrides a credential.",
+	}
+}
+
+// prove writes the credentials into req, and notes them.
+func (r *run) prove(req *fetch.Request, h *fetch.Hop, list []chosen) error {
+	r.proving.sent = r.proving.sent[:0]
+	for _, c := range list {
+		proof := c.Proof()
+		if other := r.proving.others[c.Name()]; other != nil && c.Name() != "" {
+			proof = other
+		}
+		if err := proof.Apply(req); err != nil {
+			return err
+		}
+		r.proving.sent = append(r.proving.sent, sentProof{c.Credential, proof})
+		r.proving.show(c.Name(), proof)
+		h.Credentials = append(h.Credentials, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), Version: proof.Version(), ByRule: c.byRule})
+	}
+	req.Route.Partition += provedPartition(r.plan.Caller, list)
+	return nil
+}
+
+// provedPartition keeps connections that carry a credential of the server to
+// that credential, and those that a client certificate opened to its caller.
+func provedPartition(who fetch.Caller, list []chosen) string {
+	partition := ""
+	for _, c := range list {
+		if c.Name() != "" {
+			partition += "\x00credential " + c.Name()
+		}
+		if c.Place().Certificate {
+			partition += "\x00certificate of " + who.Name
+		}
+	}
+	return partition
+}
+
+// show notes that upstreams get a proof.
+func (p *proving) show(name string, proof fetch.Proof) {
+	if name == "" || slices.Contains(p.shown, proof) {
+		return // a caller knows its own
+	}
+	if p.names == nil {
+		p.names = map[fetch.Proof]string{}
+	}
+	p.shown, p.names[proof] = append(p.shown, proof), name
+}
+
+// isUnproved tells that the upstream answered 401 to a secret that has another
+// beside it, so that the hop goes out again with that one, once in a fetch. If
+// the body cannot be sent again, the 401 is the answer.
+func (r *run) isUnproved(got *arrived, next redirect.Hop) bool {
+	if got.resp.Status != http.StatusUnauthorized {
+		r.proved(got.resp.Status)
+		return false
+	}
+	others := map[string]fetch.Proof{}
+	for _, s := range r.proving.sent {
+		if s.Name() == "" || r.proving.others[s.Name()] != nil {
+			continue
+		}
+		if other := s.Other(s.proof); other != nil {
+			others[s.Name()] = other
+		}
+	}
+	if len(others) == 0 || r.plan.Verbatim {
+		return false
+	}
+	if r.plan.Source != nil && next.Body {
+		b, err := r.plan.Source.Open()
+		if err != nil {
+			return false
+		}
+		r.reopened = b
+	}
+	if r.proving.others == nil {
+		r.proving.others = others
+		return true
+	}
+	for name, other := range others {
+		r.proving.others[name] = other
+	}
+	return true
+}
+
+// proved tells credentials that the upstream took the other of their secrets.
+func (r *run) proved(status int) {
+	for _, s := range r.proving.sent {
+		if other := r.proving.others[s.Name()]; other != nil && s.proof == other && status < 500 {
+			s.Taken(other)
+		}
+	}
+}
+
+// withoutProof takes what a redirect kept of the query of the hop before out of
+// the next one, and denies it if it shows a secret all the same.
+func (r *run) withoutProof(next *redirect.Hop) error {
+	for _, s := range r.proving.sent {
+		next.Destination = s.proof.Strip(next.Destination)
+	}
+	url := next.Destination.URL()
+	for _, p := range r.proving.shown {
+		if p.IsShown(url) {
+			return &fetch.Denied{
+				Reason: fetch.ReasonDestinationDenied, Rule: r.report.Rule,
+				Message: "the redirect leads to a URL that shows the secret of a credential",
+				Hint:    "Ask the upstream's owner not to write what it is sent into a Location.",
+			}
+		}
+	}
+	return nil
+}
+
+// unshow takes out of a response what unshown does, of its trailers too.
+func (r *run) unshow(h *fetch.Hop, resp *fetch.Response) {
+	if len(r.proving.shown) == 0 {
+		return
+	}
+	resp.Head = r.unshown(h, resp.Head)
+	if trailers := resp.Trailers; trailers != nil {
+		resp.Trailers = func() []fetch.Field { return r.unshownFields(h, trailers()) }
+	}
+}
+
+// unshown is a head as the caller may see it: what an upstream shows of a secret
+// that the server holds is taken out, and noted with h.
+func (r *run) unshown(h *fetch.Hop, head fetch.Head) fetch.Head {
+	if len(r.proving.shown) == 0 {
+		return head
+	}
+	head.Fields = r.unshownFields(h, head.Fields)
+	head.Reason = r.unshownBytes(h, head.Reason)
+	return head
+}
+
+func (r *run) unshownFields(h *fetch.Hop, fields []fetch.Field) []fetch.Field {
+	if len(r.proving.shown) == 0 {
+		return fields
+	}
+	clean := make([]fetch.Field, len(fields))
+	for i, f := range fields {
+		clean[i] = fetch.Field{Name: string(r.unshownBytes(h, []byte(f.Name))), Value: r.unshownBytes(h, f.Value)}
+	}
+	return clean
+}
+
+func (r *run) unshownBytes(h *fetch.Hop, b []byte) []byte {
+	for _, p := range r.proving.shown {
+		clean := p.Redact(b)
+		if string(clean) != string(b) {
+			b = clean
+			r.noteEcho(h, p)
+		}
+	}
+	return b
+}
+
+// noteEcho notes whose secret an upstream showed.
+func (r *run) noteEcho(h *fetch.Hop, p fetch.Proof) {
+	name := r.proving.names[p]
+	if !slices.Contains(h.Echoes, name) {
+		h.Echoes = append(h.Echoes, name)
+	}
+}

@@ -1,0 +1,60 @@
+package policy
+
+import (
+	"errors"
+	"strings"
+
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// Binding says where a named credential may go. It is a rule of its own, so that
+// its origins and paths mean what they mean in rules. It does not change and is
+// safe for concurrent use.
+type Binding struct{ rules *Policy }
+
+// For reports whether that caller may use the credential at all.
+func (b *Binding) For(who fetch.Caller) bool {
+	return b.rules.named["binding"].takesCaller(&question{ask: &Ask{Caller: who}})
+}
+
+// CompileBinding makes the binding of the credential whose settings are at path.
+// The error joins one *RuleError for everything that is wrong.
+func CompileBinding(path string, c *configv1.HeldCredential) (*Binding, error) {
+	compiled, err := Compile([]*configv1.Rule{{
+		Name: "binding", Callers: c.GetCallers(), Origins: c.GetOrigins(), Methods: c.GetMethods(), Paths: c.GetPaths(),
+	}}, Options{})
+	if err == nil {
+		return &Binding{compiled}, nil
+	}
+	var found []error
+	for _, one := range parts(err) {
+		var wrong *RuleError
+		if errors.As(one, &wrong) {
+			one = &RuleError{Path: path + strings.TrimPrefix(wrong.Path, "rules[0]"), Message: wrong.Message}
+		}
+		found = append(found, one)
+	}
+	return nil, errors.Join(found...)
+}
+
+// parts are the errors that one joins.
+func parts(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// Fits reports whether the credential may go with a request of that caller,
+// method and destination, however its path is read.
+func (b *Binding) Fits(who fetch.Caller, method string, to fetch.Destination) bool {
+	q := newQuestion(&Ask{Caller: who, Method: method, Destination: to})
+	for _, reading := range readings(to.Path()) {
+		q.path = reading
+		if !b.rules.ask(&q, 0).allows() {
+			return false
+		}
+	}
+	return true
+}

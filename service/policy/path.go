@@ -1,0 +1,223 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxPathBytes is the longest path of a rule.
+const maxPathBytes = 1024
+
+// pathPattern is what a rule says of paths: segments, of which "{name}" stands for any
+// one that is not empty, and below everything that begins so.
+type pathPattern struct {
+	segments []string // anySegment is "{name}"
+	below    bool     // "/*" follows
+}
+
+// anySegment stands for "{name}" in the segments of a path. No segment is like
+// this.
+const anySegment = "/"
+
+// parsePath reads "/v1/items", "/v1/items/{id}" or "/v1/*". It returns every
+// form in which the path may stand in a target: percent-encoded and not.
+func parsePath(text string) ([]pathPattern, error) {
+	switch {
+	case len(text) > maxPathBytes:
+		return nil, fmt.Errorf("the path is longer than %d bytes", maxPathBytes)
+	case !strings.HasPrefix(text, "/"):
+		return nil, fmt.Errorf(`%.100q is not a path; write it like "/v1/items", "/v1/items/{id}" or "/v1/*"`, text)
+	case strings.ContainsAny(text, "?#"):
+		return nil, errors.New("a path has no query and no fragment; leave out what follows, and use the key query for parameters")
+	case strings.ContainsAny(text, `\;`) || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return nil, errors.New(`a path that servers read in different ways matches nothing: leave out '\', ';' and control characters`)
+	}
+	inner, below := strings.CutSuffix(text, "/*")
+	if inner == "" && below {
+		return []pathPattern{{below: true}}, nil
+	}
+	written := pathPattern{segments: strings.Split(inner[1:], "/"), below: below}
+	for i, s := range written.segments {
+		isLast := i == len(written.segments)-1
+		switch {
+		case len(s) > 2 && s[0] == '{' && s[len(s)-1] == '}' && !strings.ContainsAny(s[1:len(s)-1], "{}*"):
+			written.segments[i] = anySegment
+		case strings.ContainsAny(s, "{}*"):
+			return nil, fmt.Errorf(`%.100q: "{name}" stands for a whole segment and "*" for all that follows the last '/'; nothing else does`, s)
+		case s == "" && (!isLast || below):
+			return nil, errors.New("a path that servers read in different ways matches nothing: write one '/' between two segments")
+		case isDots(decoded(s)) || strings.ContainsAny(decoded(s), `/\;%`):
+			return nil, fmt.Errorf("%.100q: a path that servers read in different ways matches nothing; write the segments that are meant", s)
+		}
+	}
+	forms := []pathPattern{written}
+	for _, form := range []func(string) string{decoded, encoded} {
+		other := pathPattern{segments: make([]string, len(written.segments)), below: below}
+		for i, s := range written.segments {
+			other.segments[i] = s
+			if s != anySegment {
+				other.segments[i] = form(decoded(s))
+			}
+		}
+		if !slices.ContainsFunc(forms, func(p pathPattern) bool { return slices.Equal(p.segments, other.segments) }) {
+			forms = append(forms, other)
+		}
+	}
+	return forms, nil
+}
+
+func isDots(s string) bool { return s == "." || s == ".." }
+
+// matches reports whether p stands for target, a path.
+func (p pathPattern) matches(target string) bool {
+	rest, isPath := strings.CutPrefix(target, "/")
+	for i, want := range p.segments {
+		segment, after, more := strings.Cut(rest, "/")
+		if !isPath || want == anySegment && segment == "" || want != anySegment && want != segment {
+			return false
+		}
+		if isLast := i == len(p.segments)-1; more != (!isLast || p.below) {
+			return false
+		}
+		rest = after
+	}
+	return isPath
+}
+
+// takesPath reports whether the rule is for the path of q.
+func (r *rule) takesPath(q *question) bool {
+	return len(r.paths) == 0 || slices.ContainsFunc(r.paths, func(p pathPattern) bool { return p.matches(q.path) })
+}
+
+// readings are the ways in which servers read a path that is not plain: as it is
+// sent; decoded, without dot segments; and as lenient ones do, that take '\' for '/', several '/' for one and leave out what follows
+// ';' in a segment, with one decoding and with several.
+func readings(sent string) []string {
+	all := []string{sent}
+	if isPlain(sent) {
+		return all
+	}
+	for _, other := range []string{withoutDots(decoded(sent)), lenient(sent, 1), lenient(sent, maxDecodings)} {
+		if !slices.Contains(all, other) {
+			all = append(all, other)
+		}
+	}
+	return all
+}
+
+// isPlain tells that a path has one reading.
+func isPlain(sent string) bool {
+	for i := range len(sent) {
+		switch sent[i] {
+		case '%', '\\', ';':
+			return false
+		case '/':
+			if i+1 < len(sent) && (sent[i+1] == '/' || sent[i+1] == '.') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// maxDecodings is how often the most lenient server decodes.
+const maxDecodings = 4
+
+func lenient(sent string, decodings int) string {
+	for range decodings {
+		sent = decoded(sent)
+	}
+	sent = strings.ReplaceAll(sent, `\`, "/")
+	var kept []string
+	for segment := range strings.SplitSeq(sent, "/") {
+		segment, _, _ = strings.Cut(segment, ";")
+		if segment != "" {
+			kept = append(kept, segment)
+		}
+	}
+	path := "/" + strings.Join(kept, "/")
+	if strings.HasSuffix(sent, "/") && len(kept) > 0 {
+		path += "/"
+	}
+	return withoutDots(path)
+}
+
+// withoutDots removes dot segments (RFC 3986 section 5.2.4).
+func withoutDots(p string) string {
+	if !strings.HasPrefix(p, "/") {
+		return p
+	}
+	var kept []string
+	segments := strings.Split(p[1:], "/")
+	for i, s := range segments {
+		switch {
+		case s == ".." && len(kept) > 0:
+			kept = kept[:len(kept)-1]
+		case !isDots(s):
+			kept = append(kept, s)
+			continue
+		}
+		if i == len(segments)-1 {
+			kept = append(kept, "")
+		}
+	}
+	return "/" + strings.Join(kept, "/")
+}
+
+// decoded undoes percent-encoding once (RFC 3986 section 2.1).
+func decoded(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for s != "" {
+		c, n := decodedByte(s)
+		b, s = append(b, c), s[n:]
+	}
+	return string(b)
+}
+
+// decodedByte returns the first byte of s, which is not empty, and how many bytes
+// of s it takes.
+func decodedByte(s string) (byte, int) {
+	if s[0] == '%' && len(s) > 2 {
+		high, low := unhex(s[1]), unhex(s[2])
+		if high < 16 && low < 16 {
+			return high<<4 | low, 3
+		}
+	}
+	return s[0], 1
+}
+
+// unhex returns the value of a hexadecimal digit; 16 if it is none.
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 16
+}
+
+// encoded percent-encodes what a path cannot have as it is (RFC 3986 section
+// 3.3), as a URL is encoded that a caller gives so.
+func encoded(s string) string {
+	const plain = "-._~!$&'()*+,=:@"
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		isAlphanumeric := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
+		if isAlphanumeric || strings.IndexByte(plain, c) >= 0 {
+			b.WriteByte(c)
+			continue
+		}
+		b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+	}
+	return b.String()
+}

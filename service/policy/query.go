@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
+
+// anyValue is what stands for every value of a query parameter.
+const anyValue = "*"
+
+// param is a query parameter that a rule names.
+type param struct{ name, value string }
+
+func compileQuery(path string, in map[string]string, f *faults) []param {
+	var all []param
+	for _, name := range slices.Sorted(maps.Keys(in)) {
+		if name == "" {
+			f.add(path, "a parameter needs a name")
+			continue
+		}
+		all = append(all, param{name, in[name]})
+	}
+	return all
+}
+
+// takesQuery reports whether a query has every parameter that the rule names. An
+// upstream may take any of several values of one name: a rule that allows needs
+// each to be the one that it names, a rule that denies only one.
+func (r *rule) takesQuery(q *question) bool {
+	if len(r.query) == 0 {
+		return true
+	}
+	query := q.ask.Destination.RawQuery()
+	return !slices.ContainsFunc(r.query, func(p param) bool { return !p.isIn(query, r.deny) })
+}
+
+// isIn reports whether the query has p: if once, with one of its values, else
+// with all of them.
+func (p param) isIn(query string, once bool) bool {
+	found := false
+	for name, value := range split(query, once) {
+		if !isForm(name, p.name) {
+			continue
+		}
+		fits := p.value == anyValue || isForm(value, p.value)
+		if once && fits {
+			return true
+		}
+		if !once && !fits {
+			return false
+		}
+		found = found || fits
+	}
+	return found
+}
+
+// params yields the names and values of a query as they are sent.
+func params(query string) iter.Seq2[string, string] { return split(query, false) }
+
+// split yields the names and values of a query. Old servers also take ';' for
+// what stands between two; wide reads it so.
+func split(query string, wide bool) iter.Seq2[string, string] {
+	separators := "&"
+	if wide {
+		separators = "&;"
+	}
+	return func(yield func(string, string) bool) {
+		for query != "" {
+			part := query
+			if end := strings.IndexAny(query, separators); end >= 0 {
+				part, query = query[:end], query[end+1:]
+			} else {
+				query = ""
+			}
+			name, value, _ := strings.Cut(part, "=")
+			if part != "" && !yield(name, value) {
+				return
+			}
+		}
+	}
+}
+
+// isForm reports whether sent is text in application/x-www-form-urlencoded.
+func isForm(sent, text string) bool {
+	for sent != "" {
+		c, n := decodedByte(sent)
+		if sent[0] == '+' {
+			c = ' '
+		}
+		if text == "" || text[0] != c {
+			return false
+		}
+		sent, text = sent[n:], text[1:]
+	}
+	return text == ""
+}
+
+// formText decodes application/x-www-form-urlencoded. What is no UTF-8 then is
+// replaced, as CEL has no other texts.
+func formText(sent string) string {
+	return strings.ToValidUTF8(decoded(strings.ReplaceAll(sent, "+", " ")), "\uFFFD")
+}
+
+// takesFields reports whether the request has all the fields that the rule
+// names.
+func (r *rule) takesFields(q *question) bool {
+	return !slices.ContainsFunc(r.headers, func(name string) bool {
+		_, there := fetch.Get(q.ask.Fields, name)
+		return !there
+	})
+}
+
+func hasUnderscore(fields []fetch.Field) bool {
+	return slices.ContainsFunc(fields, func(f fetch.Field) bool { return strings.IndexByte(f.Name, '_') >= 0 })
+}
