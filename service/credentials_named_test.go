@@ -355,7 +355,7 @@ rules:
 	verbatim := get(u.URL("/v1/a"))
 	verbatim.Options.Verbatim = proto.Bool(true)
 	_, err = whole(within(t), w, verbatim)
-	wantRPCError(t, err, codes.PermissionDenied, "DESTINATION_DENIED", "options.verbatim adds nothing")
+	wantRPCError(t, err, codes.PermissionDenied, "DESTINATION_DENIED", "options.verbatim adds nothing. Leave options.verbatim out")
 	if a, err := whole(within(t), w, get(u.URL("/v2/a"))); err != nil || last(t, u).Get("Authorization") != "" {
 		t.Errorf("out of the binding: %v, %v", a, err)
 	}

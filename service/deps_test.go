@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"service/server":              {"service/fetch", "gen", "service/caller", "service/engine", "service/policy", "service/limit", "service/credential", "service/body", "service/cookie", "service/retry"},
 	"service/caller":              {"service/fetch", "gen/config"},
 	"service/engine":              {"service/fetch", "service/policy", "service/credential", "service/retry", "service/redirect", "service/cookie", "service/body"},
-	"service/policy":              {"service/fetch", "service/iana", "gen/config"},
+	"service/policy":              {"service/fetch", "service/iana", "service/retry", "gen/config"},
 	"service/credential":          {"service/fetch", "gen", "gen/config"},
 	"service/retry":               {"service/fetch", "gen"},
 	"service/redirect":            {"service/fetch"},
@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"service/iana/internal/renew": {"service/iana"},
 	"service/listener":            {},
 	"service/limit":               {"service/fetch", "gen/config"},
-	"service/config":              {"service/fetch", "gen/config"},
+	"service/config":              {"service/fetch", "service/retry", "gen/config"},
 	"service/telemetry":           {"service/fetch", "gen/config"},
 	"service/console":             {"gen", "service/telemetry"},
 	"service/fetchtest":           {"*"},
@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"bench/fidelity":              {"gen", "service", "service/config", "service/dial", "service/fetch", "service/transport"},
 	"gen/fetchgate/v1":            {},
 	"gen/fetchgate/config/v1":     {},
+	"proto/fetchgate/config/v1":   {},
 }
 
 // grpcAllowed are the packages where gRPC stops: none further inside may

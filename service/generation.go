@@ -28,8 +28,6 @@ type generation struct {
 	policy *policy.Policy
 	// callers tells who is calling.
 	callers *caller.Authenticator
-	// names are those of the callers that there are.
-	names map[string]bool
 	// credentials are those that the server holds. Their secrets change.
 	credentials *credential.Store
 	// evidence is what the audit record and the metrics say of it.
@@ -58,7 +56,6 @@ func (s *Service) buildGeneration(c *config.Loaded) (*generation, error) {
 	if g.callers, err = CompileCallers(c, s.log); err != nil {
 		return nil, err
 	}
-	g.names = callerNames(c)
 	var before *credential.Store
 	if last := s.current.Load(); last != nil {
 		before = last.credentials
@@ -73,19 +70,6 @@ func (s *Service) buildGeneration(c *config.Loaded) (*generation, error) {
 		Config: recorded, Locate: c.Locate, Generation: c.Generation, Digest: "sha256:" + c.Digest, Dangerous: c.Dangerous(),
 	}
 	return g, nil
-}
-
-// callerNames are those of the callers of a configuration; where it names none,
-// everybody is anonymous.
-func callerNames(c *config.Loaded) map[string]bool {
-	names := map[string]bool{}
-	for _, known := range c.Config.GetCallers() {
-		names[known.GetName()] = true
-	}
-	if len(names) == 0 {
-		names[caller.Anonymous] = true
-	}
-	return names
 }
 
 // enforce makes g what new RPCs are answered under.
@@ -119,13 +103,11 @@ func (s *Service) pinned(ctx context.Context) *generation {
 
 // judge says whether g denies a fetch of an older generation where it is.
 func (g *generation) judge(at engine.Place) *fetch.Denied {
+	if denied := g.judgeCaller(at); denied != nil {
+		return denied
+	}
 	decision := g.policy.Decide(at.Ask)
 	switch {
-	case !g.names[at.Ask.Caller.Name]:
-		return &fetch.Denied{
-			Reason: fetch.ReasonDestinationDenied, Message: "the caller is not one of the configuration any more",
-			Hint: "Ask who runs fetchgate for an identity.",
-		}
 	case decision.Denied != nil:
 		return decision.Denied
 	case at.Downgraded && !decision.AllowDowngrade:
@@ -137,6 +119,41 @@ func (g *generation) judge(at engine.Place) *fetch.Denied {
 		if denied, ok := errors.AsType[*fetch.Denied](decision.Allow(at.Remote)); ok {
 			denied.Rule = decision.Rule
 			return denied
+		}
+	}
+	return g.judgeCredentials(at, decision.Rule)
+}
+
+// judgeCaller denies a caller that is no longer known by what it proved itself
+// with, or that may not call the RPC any more.
+func (g *generation) judgeCaller(at engine.Place) *fetch.Denied {
+	now := g.callers.Still(at.Ask.Caller)
+	switch {
+	case now == nil:
+		return &fetch.Denied{
+			Reason: fetch.ReasonDestinationDenied, Message: "the caller is not one of the configuration any more, or not by what it proved itself with",
+			Hint: "Ask who runs fetchgate for an identity.",
+		}
+	case at.Needs != 0 && now.Rights&at.Needs == 0:
+		return &fetch.Denied{
+			Reason: fetch.ReasonDestinationDenied, Message: "the caller does not have the right to this RPC any more",
+			Hint: "Ask who runs fetchgate to have it added to callers[].rights.",
+		}
+	}
+	return nil
+}
+
+// judgeCredentials denies a hop with a credential that the server does not hold
+// any more, or no longer for it.
+func (g *generation) judgeCredentials(at engine.Place, rule string) *fetch.Denied {
+	for _, name := range at.Credentials {
+		c := g.credentials.Named(name)
+		if c == nil || !c.Fits(at.Ask.Caller, at.Ask.Method, at.Ask.Destination) {
+			return &fetch.Denied{
+				Reason: fetch.ReasonCredentialOutOfBinding, Rule: rule,
+				Message: "a credential that the request went with is not in the configuration any more, or not for this caller, origin, method and path",
+				Hint:    "Ask the owner of the policy which credential serves this origin, method and path.",
+			}
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime"
@@ -11,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+
+	"github.com/fetchgate/fetchgate/service/config"
 )
 
 // metrics are what /metrics shows.
@@ -64,5 +68,14 @@ func (s *Service) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Has("verbose") {
 		s.reloads.describe(w, s.config.Source)
+		describeMode(w, s.current.Load().config)
+	}
+}
+
+// describeMode writes what /readyz?verbose says of how far rules are enforced.
+func describeMode(w io.Writer, c *config.Loaded) {
+	fmt.Fprintf(w, "mode: %s\n", cmp.Or(c.Config.GetMode(), "enforce"))
+	for _, mode := range c.NotEnforced() {
+		fmt.Fprintf(w, "not_enforced: %s\n", mode)
 	}
 }

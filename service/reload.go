@@ -101,11 +101,12 @@ func (s *Service) replace(ctx context.Context, last, g *generation) {
 	waiting := g.config.WaitForRestart(s.config)
 	s.announce(g, waiting)
 	s.engine.Withdraw(engine.Withdrawal{
-		Generation: g.config.Generation, Judge: g.judge, Grace: g.config.RevokeGrace(), Since: time.Now(),
+		Generation: g.config.Generation, Judge: g.judge, Credentials: g.credentials,
+		Grace: g.config.RevokeGrace(), Since: time.Now(),
 	})
 	s.transport.Forget(g.keeps(last))
 	s.log.InfoContext(ctx, "a new configuration is in force", "config", g.config.Source,
-		"generation", g.config.Generation, "sha256", g.config.Digest, "dangerous", g.config.Dangerous())
+		"generation", g.config.Generation, "sha256", g.config.Digest, "dangerous", g.config.Dangerous(), "not_enforced", g.config.NotEnforced())
 	if len(waiting) > 0 && !equalWords(waiting, last.config.WaitForRestart(s.config)) {
 		s.log.WarnContext(ctx, "settings of the new configuration wait for a restart; the rest is in force", "settings", waiting)
 	}
@@ -206,7 +207,8 @@ func (r *reloads) describe(w io.Writer, source string) {
 	if len(r.waiting) > 0 {
 		fmt.Fprintf(w, "waits_for_restart: %s\n", strings.Join(r.waiting, ", "))
 	}
-	for line := range strings.Lines(r.inForce.Refused) {
-		fmt.Fprintf(w, "refused: %s\n", strings.TrimSpace(line))
+	if r.inForce.Refused != "" {
+		// Why is not for everybody: it quotes the file.
+		fmt.Fprintln(w, "refused: the file has changed and is not in force; the log says why")
 	}
 }

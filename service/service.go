@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/caller"
 	"github.com/fetchgate/fetchgate/service/config"
@@ -229,8 +230,15 @@ func isLoopback(a net.Addr) bool {
 
 // CompilePolicy compiles the rules of a configuration; its errors say the file,
 // the line and the column.
+//
+// A file without rules allows nothing: a part of a file that is cut off, or a
+// key that is forgotten, opens no network.
 func CompilePolicy(c *config.Loaded, own func() []netip.AddrPort) (*policy.Policy, error) {
-	p, err := policy.Compile(c.Config.GetRules(), policy.Options{Own: own, Locate: c.Locate, Mode: c.Config.GetMode()})
+	rules := c.Config.GetRules()
+	if rules == nil && c.IsFile() {
+		rules = []*configv1.Rule{}
+	}
+	p, err := policy.Compile(rules, policy.Options{Own: own, Locate: c.Locate, Mode: c.Config.GetMode()})
 	if err == nil {
 		return p, nil
 	}
@@ -273,7 +281,7 @@ func (s *Service) Rules() []string { return s.current.Load().policy.Describe() }
 func (s *Service) Serve(ctx context.Context) error {
 	s.ready.Store(true)
 	s.log.Info("listening", "grpc", s.GRPCAddress(), "http", s.HTTPAddress(),
-		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous())
+		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous(), "not_enforced", s.config.NotEnforced())
 	// The end of ctx and the failure of a listener both end what is left.
 	running, ended := errgroup.WithContext(ctx)
 	running.Go(func() error {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -30,6 +32,7 @@ type fetcher struct {
 	report   reportForm        // how the report is printed
 	silent   bool              // whether notes are left out
 	typed    map[string]string // what the user typed for a part of the request, by its path
+	explain  string            // the command line that says more of a denial; empty: none
 }
 
 // unary takes the answer in one message.
@@ -203,6 +206,9 @@ func (f *fetcher) problem(ctx context.Context, err error) *problem {
 	path, rest, _ := strings.Cut(p.why, ": ")
 	if typed := f.typed[path]; typed != "" {
 		p.why, p.next = typed+": "+inFlags(rest), "mend "+typed
+	}
+	if f.explain != "" && strings.Contains(status.Convert(err).Message(), moreSays) {
+		p.next += " More: " + f.explain
 	}
 	return p
 }

@@ -18,6 +18,10 @@ import (
 // maxMessage bounds text of a server or an upstream on the terminal, in bytes.
 const maxMessage = 1024
 
+// reasonRightMissing is the reason of an RPC that its caller may not call: policy
+// was not asked.
+const reasonRightMissing = "RIGHT_MISSING"
+
 // problem says what an RPC error means for its caller. ctx is that of the RPC.
 func (c *connection) problem(ctx context.Context, err error, name program) *problem {
 	s := status.Convert(err)
@@ -28,13 +32,16 @@ func (c *connection) problem(ctx context.Context, err error, name program) *prob
 		return &problem{code: exitInterrupted, what: "interrupted"}
 	case s.Code() == codes.Unavailable && reason == "", s.Code() == codes.DeadlineExceeded && !c.greeted():
 		return c.unreachable(ctx, message, name)
+	case s.Code() == codes.PermissionDenied && reason == reasonRightMissing:
+		why, hint := cutHint(message)
+		return &problem{exitRPC, "you lack a right: " + reason, why, cmp.Or(hint, "ask the service's operator to add it to callers[].rights")}
 	case s.Code() == codes.PermissionDenied:
 		what := "denied by policy: " + reason
 		if rule != "" {
 			what += ", rule " + rule
 		}
 		why, hint := cutHint(strings.TrimPrefix(message, "denied: "))
-		return &problem{exitDenied, what, why, cmp.Or(hint, "ask the owner of the policy")}
+		return &problem{exitDenied, what, inFlags(why), cmp.Or(inFlags(withoutMore(hint)), "ask the owner of the policy")}
 	}
 	what := "the request was not carried out: " + s.Code().String()
 	if reason != "" {

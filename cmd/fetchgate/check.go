@@ -40,13 +40,14 @@ func (c *checkCommand) Run(s streams) error {
 		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}
 	}
 	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(loaded, compiled))
+	printDangers(s.out, loaded)
 	return err
 }
 
 // scope says how much a configuration names, and what holds where it names
 // nothing.
 func scope(c *config.Loaded, p *policy.Policy) string {
-	rules, callers := "no rules, "+p.Describe()[0], "no callers: loopback only"
+	rules, callers := p.Describe()[0], "no callers: loopback only"
 	if n := len(c.Config.GetRules()); n > 0 {
 		rules = count(int32(n), "rule")
 	}

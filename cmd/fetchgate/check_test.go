@@ -14,7 +14,9 @@ func TestCheck(t *testing.T) {
 		says string
 	}{
 		{"rules:\n  - {name: one, origins: [\"https://one.example\"]}\ncallers:\n  - {name: a, dangerous_anonymous: true}\n", exitOK, ": ok (1 rule; 1 caller)\n"},
-		{"log: {level: debug}\n", exitOK, ": ok (no rules, default: http on port 80 and https on port 443 of public addresses; no callers: loopback only)\n"},
+		{"log: {level: debug}\n", exitOK, ": ok (no rules: everything is denied; add rules (docs/policy.md); no callers: loopback only)\n"},
+		{"mode: open\n", exitOK, "public addresses, mode open; no callers: loopback only)\n  DANGER   mode: open: what rules deny, or no rule allows, is not enforced"},
+		{"rules:\n  - {name: one, mode: report, origins: [\"https://one.example\"]}\n", exitOK, "  DANGER   rules[0].mode: report: what this rule denies is not enforced"},
 		{"rulez: []\n", exitFailed, "fetchgate.yaml:1:1: "},
 		{"rules:\n  - {name: one, origins: [\"ftp://one.example\"]}\n", exitFailed, "fetchgate.yaml:2:"},
 		{"rules:\n  - name: one\n    origins: [\"https://one.example\"]\n    tls_profile: strict\n", exitFailed, "fetchgate.yaml:4:5: "},

@@ -110,6 +110,9 @@ func TestServiceOverTLS(t *testing.T) {
 	}
 }
 
+// forExample are rules by which the first screen has something to fetch.
+const forExample = "rules: [{name: example, origins: [\"https://example.com\"]}]\n"
+
 // configureTLS writes a configuration whose callers show a certificate if
 // clientCA is not empty.
 func configureTLS(t *testing.T, files keyFiles, clientCA string) string {
@@ -119,7 +122,7 @@ func configureTLS(t *testing.T, files keyFiles, clientCA string) string {
 		text += fmt.Sprintf(", client_ca_file: %q", clientCA)
 	}
 	path := filepath.Join(t.TempDir(), "fetchgate.yaml")
-	if err := os.WriteFile(path, []byte(text+"}}\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text+"}}\n"+forExample), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -73,7 +73,7 @@ func verdict(d *fetchgatev1.ExplainResponse) error {
 func printDecision(w io.Writer, d *fetchgatev1.ExplainResponse) {
 	fmt.Fprintf(w, "%s: %s\n", decided(d), cmp.Or(escaped(d.GetCanonicalUrl()), "the request is not whole"))
 	fmt.Fprintf(w, "  rule %s, generation %d\n", ruleAt(d.GetRule(), d.GetRuleLocation()), d.GetGeneration())
-	next := d.GetHint()
+	next := withoutMore(d.GetHint()) // this is the command that says more
 	if decided(d) == "denied" {
 		next = cmp.Or(next, "ask the owner of the policy")
 	}

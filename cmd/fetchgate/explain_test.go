@@ -93,7 +93,7 @@ func TestExplainJSON(t *testing.T) {
 
 func TestOffline(t *testing.T) {
 	const request = "POST https://example.com/a%20b?q=1\nHost: example.com\nAuthorization: [redacted]\nX-Bytes: \\xff\nContent-Type: application/json\n" +
-		"Content-Length: 2\nCookie: [redacted]\nUser-Agent: fetchgate/...\nAccept: */*\nAccept-Encoding: gzip, deflate, br, zstd\n\n" +
+		"Content-Length: 2\nCookie: [redacted]\nAccept: */*\nAccept-Encoding: gzip, deflate, br, zstd\n(and the service's User-Agent)\n\n" +
 		"not sent; body 2 B\nillegal bytes of the URL were percent-encoded\n"
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

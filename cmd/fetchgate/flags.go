@@ -34,6 +34,10 @@ func inFlags(hint string) string {
 	pairs := []string{
 		"options.response.decode = false", "--no-decode",
 		"Use StreamFetch, which has no such limit.", "add --stream or -o FILE",
+		"set it to 1, or leave options.retry out", "leave --retry and --retry-delay out",
+		"set it to 0, or leave options.redirect out", "leave --max-redirs out",
+		"write the Cookie field into request.headers", "write it with -H",
+		"into request.headers", "with -H",
 	}
 	for path, flag := range optionOfFlag {
 		pairs = append(pairs, path, flag)

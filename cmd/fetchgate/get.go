@@ -60,8 +60,8 @@ type optionFlags struct {
 
 // answerFlags are what becomes of the answer.
 type answerFlags struct {
-	Output    string     `short:"o" type:"given" group:"The answer" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole."`
-	Stream    bool       `group:"The answer" help:"Stream the body; it may then be larger than 3 MiB."`
+	Output    string     `short:"o" type:"given" group:"The answer" placeholder:"FILE" help:"Stream the body to FILE, which appears when it is whole. This needs the right stream."`
+	Stream    bool       `group:"The answer" help:"Stream the body; it may then be larger than 3 MiB. This needs the right stream."`
 	Include   bool       `short:"i" group:"The answer" help:"Put the heads of the responses before the body."`
 	Fail      bool       `short:"f" group:"The answer" help:"Exit with 22 and write no body when the status is 400 or more."`
 	Verbose   bool       `short:"v" group:"The answer" help:"Print what was sent, '> ', what came, '< ', and what is known of connections and attempts, '* ', to standard error. Values of fields that hold credentials or cookies are left out."`
@@ -106,6 +106,7 @@ func (c *getCommand) run(ctx context.Context, s streams, name program) error {
 		return preview{service, s.out, name, c.typed()}.show(ctx, request)
 	}
 	f := c.fetcher(s, name, service)
+	f.explain = c.explainLine(name, request.GetRequest())
 	if c.Verbose {
 		f.verbose = &transcript{w: s.err, sent: request}
 	}

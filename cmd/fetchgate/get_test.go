@@ -293,6 +293,9 @@ func TestGetExitCodes(t *testing.T) {
 		"denied": {err: refusedWith(codes.PermissionDenied, "no rule allows it; ask team-edge", &errdetails.ErrorInfo{
 			Domain: "fetchgate", Reason: "DESTINATION_DENIED", Metadata: map[string]string{"rule": "default-deny"}}),
 			code: exitDenied, says: "denied by policy: DESTINATION_DENIED, rule default-deny\n  no rule allows it\n  next: ask team-edge\n"},
+		"right missing": {err: refusedWith(codes.PermissionDenied, "the caller a lacks the right stream. Ask its owner, x, to have it added to callers[].rights",
+			&errdetails.ErrorInfo{Domain: "fetchgate", Reason: "RIGHT_MISSING"}), code: exitRPC,
+			says: "you lack a right: RIGHT_MISSING\n  the caller a lacks the right stream\n  next: Ask its owner, x, to have it added to callers[].rights\n"},
 		"invalid": {err: refusedWith(codes.InvalidArgument, "request.url: no scheme", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "INVALID_URL"}),
 			code: exitRPC, says: "\n  the URL: no scheme\n  next: mend the URL\n"},
 		"over quota": {err: refusedWith(codes.ResourceExhausted, "quota", &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 3}}),
@@ -305,6 +308,10 @@ func TestGetExitCodes(t *testing.T) {
 			code: exitRPC, says: "\n  --no-follow: no\n"},
 		"an option is said in flags": {err: refusedWith(codes.InvalidArgument, "request.headers[0]: where the server offers it, options.protocol.expect_continue says it"),
 			args: []string{"-H", "Expect: 100-continue"}, code: exitRPC, says: "\n  -H \"Expect\": where the server offers it, --expect100 says it\n"},
+		"a retry of what is sent once": {err: refusedWith(codes.InvalidArgument, "options.retry.max_attempts: options.verbatim sends the request once; set it to 1, or leave options.retry out"),
+			args: []string{"--verbatim", "--retry", "2"}, code: exitRPC, says: "\n  --retry: --verbatim sends the request once; leave --retry and --retry-delay out\n"},
+		"a denial is said in flags": {err: refusedWith(codes.PermissionDenied, "denied: the rule \"a\" writes x, and options.verbatim adds nothing. Leave options.verbatim out: it needs it."),
+			args: []string{"--verbatim"}, code: exitDenied, says: "and --verbatim adds nothing\n  next: Leave --verbatim out: it needs it.\n"},
 		"cookie is named": {err: refusedWith(codes.InvalidArgument, "request.cookies[1].name: no"), args: []string{"-b", "a=1;\x01=2"},
 			code: exitRPC, says: "\n  -b (cookie 2): no\n"},
 		"draining": {err: refusedWith(codes.Unavailable, "draining", &errdetails.ErrorInfo{Domain: "fetchgate", Reason: "DRAINING"}),
@@ -322,6 +329,39 @@ func TestGetExitCodes(t *testing.T) {
 				t.Errorf("stdout %q, want none; stderr, want %q:\n%s", r.out, c.says, r.err)
 			}
 		})
+	}
+}
+
+// TestGetSaysHowToKnowMore: the command below a denial asks the same service about
+// the same request, without what may be a secret.
+func TestGetSaysHowToKnowMore(t *testing.T) {
+	denial := refusedWith(codes.PermissionDenied, "denied: no rule allows it. Ask team-edge. More: fetchgate explain -X PUT https://example.com",
+		&errdetails.ErrorInfo{Domain: "fetchgate", Reason: "DESTINATION_DENIED"})
+	token := filepath.Join(t.TempDir(), "my token")
+	if err := os.WriteFile(token, []byte("fg_x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, args := range map[string][]string{
+		" https://example.com/big.iso\n": nil,
+		" --token-file '" + token + "' -X PUT --request-target '/a?b&c' -H X-Key: https://example.com/big.iso\n": {
+			"--token-file", token, "-X", "PUT", "--request-target", "/a?b&c", "-H", "X-Key: secret"},
+		" -X POST -H Content-Type: https://example.com/big.iso\n": {"-d", "secret"},
+	} {
+		service := &canned{answer: func(context.Context) (*fetchgatev1.FetchResponse, error) { return nil, denial }}
+		address := service.start(t)
+		r := runHere(t.Context(), "", append([]string{"get", "--address", address, "https://example.com/big.iso"}, args...)...)
+		r.wantCode(t, exitDenied)
+		if want = "\n  next: Ask team-edge. More: bin/fetchgate explain --address " + address + want; !strings.HasSuffix(r.err, want) || strings.Contains(r.err, "secret") {
+			t.Errorf("%q: it says\n%swant %s", args, r.err, want)
+		}
+	}
+	if r := get(t, nil, denial, "--verbatim"); !strings.HasSuffix(r.err, "\n  next: Ask team-edge.\n") {
+		t.Errorf("explain cannot ask for a verbatim request, and it says\n%s", r.err)
+	}
+	told := explaining(&fetchgatev1.ExplainResponse{Rule: "default-deny", Hint: "Ask team-edge. More: fetchgate explain https://example.com"}, nil)
+	r := runHere(t.Context(), "", "explain", "--address", told.start(t), "https://example.com/")
+	if !strings.Contains(r.out, "\n  next: Ask team-edge.\n") {
+		t.Errorf("explain says\n%s", r.out)
 	}
 }
 

@@ -42,6 +42,9 @@ type commands struct {
 	Get     getCommand     `cmd:"" help:"Fetch one URL through a service."`
 	Explain explainCommand `cmd:"" help:"See what policy decides about a request, and why."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration file."`
+	Policy  policyCommand  `cmd:"" help:"Test, compare and mend rules."`
+	Init    initCommand    `cmd:"" help:"Write a first configuration, with comments."`
+	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of the configuration, for editors."`
 	Token   tokenCommand   `cmd:"" help:"Make a token for a caller, and its digest for the configuration."`
 	Demo    demoCommand    `cmd:"" help:"See it fetch, stream, deny and explain, all on loopback."`
 	Help    helpCommand    `cmd:"" help:"Read what a word of an error means, and what to do."`
@@ -51,7 +54,7 @@ type commands struct {
 }
 
 // commandNames are those of the commands above.
-const commandNames = "serve,get,explain,check,token,demo,help,version"
+const commandNames = "serve,get,explain,check,policy,init,schema,token,demo,help,version"
 
 // run carries out the command line and returns the exit code. The end of ctx
 // is the user's wish to stop.
@@ -89,7 +92,7 @@ func usageHint(name program, err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {
 		if node := wrong.Context.Selected(); node != nil {
-			return fmt.Sprintf("%s %s --help", name, node.Name)
+			return fmt.Sprintf("%s %s --help", name, node.Path())
 		}
 	}
 	return fmt.Sprintf("%s --help", name)

@@ -58,6 +58,9 @@ func (p preview) request(r *fetchgatev1.FetchRequest) (path string, err error) {
 	for _, field := range wireFields(r, to.Origin) {
 		fmt.Fprintf(p.out, "%s: %s\n", escaped(field.GetName()), shownValue(field))
 	}
+	if hasServiceAgent(r) {
+		fmt.Fprintln(p.out, "(and the service's User-Agent)")
+	}
 	fmt.Fprintf(p.out, "\nnot sent; body %s\n", formatBytes(size))
 	if to.Encoded {
 		fmt.Fprintln(p.out, "illegal bytes of the URL were percent-encoded")

@@ -21,6 +21,8 @@ import (
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service"
 	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/policy"
 )
 
 // memoryRatio is how much of the cgroup's memory Go may use before it collects
@@ -165,22 +167,48 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 	if more := len(rules) - maxRulesShown; more > 0 {
 		fmt.Fprintf(w, "           and %d more\n", more)
 	}
-	for _, setting := range loaded.Dangerous() {
-		fmt.Fprintf(w, "  DANGER   %s (%s)\n", setting, loaded.Locate(setting))
+	printDangers(w, loaded)
+	if sample := sampleURL(loaded); sample != "" {
+		fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), flags, sample, name))
 	}
-	fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), flags, sampleURL(loaded), name))
+}
+
+// letsGo says what a mode other than enforce does.
+var letsGo = map[string]string{
+	"report": "is not enforced: it goes ahead, and the record says that it would be denied",
+	"open":   "is not enforced: it goes ahead, and the record says that it is allowed",
+}
+
+// printDangers prints every setting that takes protection away, and where it is
+// written.
+func printDangers(w io.Writer, c *config.Loaded) {
+	for _, said := range c.NotEnforced() {
+		path, mode, _ := strings.Cut(said, ": ")
+		what := "what rules deny, or no rule allows,"
+		if path != "mode" {
+			what = "what this rule denies"
+		}
+		fmt.Fprintf(w, "  DANGER   %s: %s %s (%s)\n", said, what, letsGo[mode], c.Locate(path))
+	}
+	for _, setting := range c.Dangerous() {
+		fmt.Fprintf(w, "  DANGER   %s (%s)\n", setting, c.Locate(setting))
+	}
 }
 
 // exampleURL is what to fetch where nothing better is known.
 const exampleURL = "https://example.com/"
 
 // sampleURL is a URL of the first origin that a rule names in full and opens
-// for GET.
+// for GET; empty if rules name none.
 func sampleURL(c *config.Loaded) string {
+	if c.Config.GetRules() == nil && !c.IsFile() {
+		return exampleURL
+	}
+	compiled, err := service.CompilePolicy(c, nil)
+	if err != nil {
+		return ""
+	}
 	for _, rule := range c.Config.GetRules() {
-		if methods := rule.GetMethods(); len(methods) > 0 && !slices.Contains(methods, "GET") {
-			continue
-		}
 		for _, origin := range rule.GetOrigins() {
 			u, err := url.Parse(origin)
 			if err != nil || strings.Contains(origin, "*") {
@@ -189,10 +217,47 @@ func sampleURL(c *config.Loaded) string {
 			if ports := rule.GetPorts(); len(ports) > 0 && u.Port() == "" {
 				u.Host += fmt.Sprintf(":%d", ports[0])
 			}
-			return u.String() + "/"
+			if sample := u.String() + samplePath(rule); isOpen(compiled, sample, sampleCaller(c, rule)) {
+				return sample
+			}
 		}
 	}
-	return exampleURL
+	if isOpen(compiled, exampleURL, sampleCaller(c, nil)) {
+		return exampleURL
+	}
+	return ""
+}
+
+// samplePath is the first path of a rule that stands for itself alone, or one
+// that every path is like.
+func samplePath(rule *configv1.Rule) string {
+	for _, path := range rule.GetPaths() {
+		if !strings.ContainsAny(path, "{*") {
+			return path
+		}
+	}
+	return "/"
+}
+
+// sampleCaller is one that rule is for; nil stands for a rule for everybody.
+func sampleCaller(c *config.Loaded, rule *configv1.Rule) string {
+	if names := rule.GetCallers(); len(names) > 0 {
+		return names[0]
+	}
+	if callers := c.Config.GetCallers(); len(callers) > 0 {
+		return callers[0].GetName()
+	}
+	return "anonymous"
+}
+
+// isOpen tells whether policy allows that caller a GET, other than by mode report.
+func isOpen(p *policy.Policy, rawURL, caller string) bool {
+	to, err := fetch.ParseURL(rawURL)
+	if err != nil {
+		return false
+	}
+	d := p.Decide(policy.Ask{Caller: fetch.Caller{Name: caller}, Method: "GET", Destination: to})
+	return d.Denied == nil && d.WouldDeny == nil
 }
 
 // nextGet is a command line that fetches a URL through the service at address,

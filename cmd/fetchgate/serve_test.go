@@ -47,7 +47,7 @@ func serve(t *testing.T, args ...string) served {
 	lines := bufio.NewScanner(reader)
 	for lines.Scan() {
 		s.screen += lines.Text() + "\n"
-		if strings.HasPrefix(lines.Text(), "next: ") {
+		if strings.HasPrefix(lines.Text(), "next: ") || strings.Contains(lines.Text(), "msg=listening") {
 			break
 		}
 	}
@@ -60,7 +60,7 @@ func serve(t *testing.T, args ...string) served {
 		return r
 	})
 	t.Cleanup(func() { s.stop() })
-	if found := regexp.MustCompile(`--address (\S+)`).FindStringSubmatch(s.screen); found != nil {
+	if found := regexp.MustCompile(`(?m)^  gRPC     (\S+)`).FindStringSubmatch(s.screen); found != nil {
 		s.address = found[1]
 	} else {
 		t.Fatalf("the first screen names no address:\n%s", s.screen)
@@ -266,7 +266,13 @@ func TestServeLogsJSON(t *testing.T) {
 
 func TestSampleURL(t *testing.T) {
 	for rules, want := range map[string]string{
-		`[{name: a, origins: ["https://*.example.org"]}]`:                                                             exampleURL,
+		`[{name: a, origins: ["https://*.example.org"]}]`:                                                             "",
+		`[{name: a, origins: ["https://*.example.com"]}]`:                                                             "",
+		`[{name: a, origins: ["https://*"]}]`:                                                                         exampleURL,
+		`[{name: a, origins: ["https://one.example"], paths: ["/v1/*", "/v1/ok"]}]`:                                   "https://one.example/v1/ok",
+		`[{name: a, origins: ["https://one.example"], paths: ["/v1/*"]}]`:                                             "",
+		`[{name: a, origins: ["https://one.example"]}, {name: b, action: deny, origins: ["https://*"]}]`:              "",
+		`[{name: a, origins: ["https://one.example"], headers: [X-Team]}]`:                                            "",
 		`[{name: a, origins: ["https://*.example.org", "https://one.example:8443"]}]`:                                 "https://one.example:8443/",
 		`[{name: a, origins: ["https://*"]}, {name: b, origins: ["http://two.example"]}]`:                             "http://two.example/",
 		`[{name: a, origins: ["https://one.example"], methods: [POST]}, {name: b, origins: ["https://two.example"]}]`: "https://two.example/",
@@ -282,6 +288,25 @@ func TestSampleURL(t *testing.T) {
 		}
 		if got := sampleURL(loaded); got != want {
 			t.Errorf("for the rules %s it is %s, want %s", rules, got, want)
+		}
+	}
+}
+
+// TestServeTellsOfItsMode: a mode that enforces nothing is on the first screen,
+// in the log and on /readyz, and nobody reads there that only ports 80 and 443 are
+// open.
+func TestServeTellsOfItsMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fetchgate.yaml")
+	if err := os.WriteFile(path, []byte("mode: open\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, "--config", path)
+	for _, says := range []string{
+		"rules    default: http and https on every port of public addresses, mode open\n",
+		"DANGER   mode: open: what rules deny, or no rule allows, is not enforced", "(" + path + ":1:1)\n",
+	} {
+		if !strings.Contains(s.screen, says) {
+			t.Errorf("the first screen does not say %q:\n%s", says, s.screen)
 		}
 	}
 }

@@ -41,6 +41,32 @@ func TestToken(t *testing.T) {
 	wantDigest(t, printed.Token, printed.Digest)
 }
 
+// TestTokenOutput: a token goes into a new file for its owner alone, not to the
+// terminal, and get can show it.
+func TestTokenOutput(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "shop.token")
+	r := runHere(t.Context(), "", "token", "-o", path)
+	r.wantCode(t, exitOK)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, digest := strings.TrimSpace(string(text)), strings.TrimSpace(strings.TrimPrefix(r.out, "token_sha256: "))
+	wantDigest(t, token, digest)
+	if about, err := os.Stat(path); err != nil || about.Mode().Perm() != 0o600 || strings.Contains(r.out+r.err, token) {
+		t.Errorf("the file is %v (%v), and it prints\n%s%s", about.Mode(), err, r.out, r.err)
+	}
+	again := runHere(t.Context(), "", "token", "-o", path)
+	again.wantCode(t, exitUsage)
+	if kept, _ := os.ReadFile(path); string(kept) != string(text) || !strings.Contains(again.err, "exists") {
+		t.Errorf("the file holds %d bytes more, and it says\n%s", len(kept)-len(text), again.err)
+	}
+	r = runHere(t.Context(), "", "token", "--json", "-o", filepath.Join(t.TempDir(), "other.token"))
+	if r.wantCode(t, exitOK); !strings.HasPrefix(r.out, `{"token_sha256":"`) || strings.Contains(r.out, `"token":`) {
+		t.Errorf("it prints %s", r.out)
+	}
+}
+
 func wantDigest(t *testing.T, token, digest string) {
 	t.Helper()
 	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(token))); digest != want {
@@ -69,7 +95,7 @@ func TestTokenFile(t *testing.T) {
 		}
 		return path
 	}
-	service := serve(t, "--config", write("fetchgate.yaml", "callers: [{name: a, token_sha256: ["+printed.Digest+"]}]\n"))
+	service := serve(t, "--config", write("fetchgate.yaml", "callers: [{name: a, token_sha256: ["+printed.Digest+"]}]\n"+forExample))
 	if !strings.Contains(service.screen, " --token-file FILE") {
 		t.Errorf("the first screen does not say how to show a token:\n%s", service.screen)
 	}

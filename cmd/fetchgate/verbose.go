@@ -145,7 +145,7 @@ func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, f
 	} else if head.GetUrl() != "" {
 		url = head.GetUrl()
 	}
-	protocol := cmp.Or(head.GetProtocol(), hop.GetConnection().GetProtocol())
+	protocol := requestProtocol(cmp.Or(hop.GetConnection().GetProtocol(), head.GetProtocol()))
 	to, err := fetch.ParseURL(url)
 	if err == nil && first {
 		to, err = withRawTarget(to, t.sent.GetRequest())
@@ -157,6 +157,9 @@ func (t *transcript) request(hop *fetchgatev1.Hop, head *fetchgatev1.HttpHead, f
 	fmt.Fprintf(t.w, "> %s %s %s\n", escaped(cmp.Or(method, "GET")), escaped(to.Target), escaped(protocol))
 	if first {
 		t.fields("> ", wireFields(t.sent, to.Origin))
+		if hasServiceAgent(t.sent) {
+			fmt.Fprintln(t.w, "* and the service's User-Agent")
+		}
 	} else {
 		fmt.Fprintf(t.w, "> Host: %s\n", escaped(to.Origin.Authority()))
 		fmt.Fprintln(t.w, "* and those fields of the first request that the redirect left")
@@ -199,9 +202,25 @@ func shownValue(f *fetchgatev1.HeaderField) string {
 	return fetch.Escape(f.GetValue(), maxMessage)
 }
 
+// hasServiceAgent tells that the service names itself and its version, which are
+// not known here, in a User-Agent field.
+func hasServiceAgent(r *fetchgatev1.FetchRequest) bool {
+	request := r.GetRequest()
+	return !r.GetOptions().GetVerbatim() && len(request.GetOmitDefaultFields()) == 0 && !hasField(request.GetHeaders(), "User-Agent")
+}
+
+// requestProtocol is what a request says that a response of that protocol
+// answers: an upstream may answer HTTP/1.1 with less.
+func requestProtocol(answered string) string {
+	if strings.HasPrefix(answered, "HTTP/1") {
+		return "HTTP/1.1"
+	}
+	return answered
+}
+
 // wireFields are the fields of the first hop as far as they can be known here:
 // those of the caller, then what goes with the body, then the defaults, which a
-// verbatim request has not.
+// verbatim request has not; of these hasServiceAgent tells.
 func wireFields(r *fetchgatev1.FetchRequest, to fetch.Origin) []*fetchgatev1.HeaderField {
 	given := r.GetRequest().GetHeaders()
 	var fields []*fetchgatev1.HeaderField
@@ -228,9 +247,6 @@ func wireFields(r *fetchgatev1.FetchRequest, to fetch.Origin) []*fetchgatev1.Hea
 	}
 	if len(r.GetRequest().GetCookies()) > 0 {
 		add("Cookie", "")
-	}
-	if len(r.GetRequest().GetOmitDefaultFields()) == 0 { // else it is the User-Agent
-		add("User-Agent", "fetchgate/...")
 	}
 	add("Accept", "*/*")
 	decode := r.GetOptions().GetResponse()

@@ -22,9 +22,9 @@ const wantFirst = `> Host: example.com
 > Content-Type: application/x-www-form-urlencoded
 > Content-Length: 6
 > Cookie: [redacted]
-> User-Agent: fetchgate/...
 > Accept: */*
 > Accept-Encoding: gzip, deflate, br, zstd
+* and the service's User-Agent
 `
 
 const wantHop = `< HTTP/2 302
@@ -89,6 +89,17 @@ func TestGetVerboseOfStreams(t *testing.T) {
 		"* hop 1: GET https://example.com/a: 503, rule partners\n* HTTP/2 to 192.0.2.1:443"
 	if !strings.HasPrefix(r.err, want) || !strings.Contains(r.err, "* waited 50ms\n* attempt 2\n* hop 1: ") || !strings.Contains(r.err, wantSuppressed) {
 		t.Errorf("stderr\n%s\nwant\n%s", r.err, want)
+	}
+}
+
+// TestGetVerboseOfHTTP10: an upstream that answers HTTP/1.0 was asked in HTTP/1.1.
+func TestGetVerboseOfHTTP10(t *testing.T) {
+	head := &fetchgatev1.HttpHead{Protocol: "HTTP/1.0", Status: 200}
+	r := getStream(t, []*fetchgatev1.StreamFetchResponse{
+		{Event: &fetchgatev1.StreamFetchResponse_Head{Head: head}}, {Event: &fetchgatev1.StreamFetchResponse_Summary{Summary: &fetchgatev1.StreamSummary{}}},
+	}, nil, "--stream", "-v", "-A", "me")
+	if !strings.HasPrefix(r.err, "> GET /big.iso HTTP/1.1\n") || !strings.Contains(r.err, "\n< HTTP/1.0 200\n") || !strings.Contains(r.err, "\n> User-Agent: me\n") || strings.Contains(r.err, "service's User-Agent") {
+		t.Errorf("stderr\n%s", r.err)
 	}
 }
 

@@ -70,7 +70,7 @@ func TestHelpKnowsCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, command := range parser.Model.Leaves(false) {
+	for _, command := range parser.Model.Children {
 		names = append(names, command.Name)
 		if a, b := runHere(t.Context(), "", "help", command.Name), runHere(t.Context(), "", command.Name, "--help"); a != b {
 			t.Errorf("help %s prints\n%swant\n%s", command.Name, a.out, b.out)

@@ -35,6 +35,12 @@ func advise(key string, d protoreflect.MessageDescriptor) string {
 			return "write " + name
 		}
 	}
+	if slices.Contains(names, dangerousPrefix+key) {
+		return "did you mean " + dangerousPrefix + key + "?"
+	}
+	if kinds := d.Oneofs().ByName(protoreflect.Name(key)); kinds != nil {
+		return "write one of " + namesOf(kinds)
+	}
 	if near := nearest(key, names); near != "" {
 		return "did you mean " + near + "?"
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/retry"
 )
 
 // reservedRules are the names of decisions that no rule makes.
@@ -120,6 +122,7 @@ func (l *Loaded) checkRules(refuse func(path, message string)) {
 		}
 		seen[name] = true
 		checkRuleCallers(i, rule, callers, refuse)
+		checkRuleRetry(i, rule, refuse)
 	}
 }
 
@@ -136,12 +139,40 @@ func checkRuleCallers(i int, rule *configv1.Rule, known map[string]bool, refuse 
 	}
 }
 
-// checkTimeouts refuses a default that the file sets above the maximum. A
-// default that the file does not set follows the maximum down.
+// checkRuleRetry refuses words that no condition of a retry is spelled by.
+func checkRuleRetry(i int, rule *configv1.Rule, refuse func(path, message string)) {
+	known := map[string]bool{}
+	for _, word := range retry.Words() {
+		known[word] = true
+	}
+	for j, word := range rule.GetRetry().GetConditions() {
+		if !known[word] {
+			refuse(fmt.Sprintf("rules[%d].retry.conditions[%d]", i, j), fmt.Sprintf("no condition of a retry is called %q%s", word, meant(word, known)))
+		}
+	}
+}
+
+// checkTimeouts refuses a default that the file sets above the maximum, one of
+// the server or of a rule. A default that the file does not set follows the
+// maximum down.
 func (l *Loaded) checkTimeouts(refuse func(path, message string)) {
 	limits := l.Limits()
+	l.checkDefaults("limits.timeouts.", phases(l.Config.GetLimits().GetTimeouts(), &limits.Timeouts), refuse)
+	for i, rule := range l.Config.GetRules() {
+		var own fetch.Timeouts
+		list := phases(rule.GetTimeouts(), &own)
+		for _, p := range list {
+			setDuration(p.limit, p.set)
+		}
+		l.checkDefaults(fmt.Sprintf("rules[%d].timeouts.", i), list, refuse)
+	}
+}
+
+// checkDefaults holds the timeouts that are set at a path to their maxima.
+func (l *Loaded) checkDefaults(path string, timeouts []phase, refuse func(path, message string)) {
+	limits := l.Limits()
 	maxima := phases(l.Config.GetLimits().GetMaxTimeouts(), &limits.MaxTimeouts)
-	for i, p := range phases(l.Config.GetLimits().GetTimeouts(), &limits.Timeouts) {
+	for i, p := range timeouts {
 		most := maxima[i]
 		if p.set == nil || *p.limit <= *most.limit {
 			continue
@@ -150,7 +181,7 @@ func (l *Loaded) checkTimeouts(refuse func(path, message string)) {
 		if most.set == nil {
 			origin = "by default"
 		}
-		refuse("limits.timeouts."+p.name, fmt.Sprintf("is %s, above limits.max_timeouts.%s, which is %s %s; lower the one or raise the other",
+		refuse(path+p.name, fmt.Sprintf("is %s, above limits.max_timeouts.%s, which is %s %s; lower the one or raise the other",
 			seconds(*p.limit), p.name, seconds(*most.limit), origin))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"buf.build/go/protoyaml"
 
@@ -127,13 +128,24 @@ func unforeseen(err error) Problem {
 	return Problem{Message: fmt.Sprintf("cannot be decoded: %v; please report it together with the file", err)}
 }
 
-// readFile reads one byte more than may be there, for the check to see it.
+var errNotRegular = errors.New("it is not a regular file")
+
+// readFile reads one byte more than may be there, for the check to see it. What is
+// not a regular file is refused, not waited for: the other end of a pipe may never
+// come.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, plainCause(err)
 	}
 	defer f.Close()
+	about, err := f.Stat()
+	if err != nil {
+		return nil, plainCause(err)
+	}
+	if !about.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	return text, plainCause(err)
 }

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +50,34 @@ func TestLoadNothing(t *testing.T) {
 	want := "absent.yaml: cannot be read: no such file or directory; check --config and the permissions of the file"
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+// TestNotAFile: what is not a regular file is refused at once, though nobody
+// writes into the pipe.
+func TestNotAFile(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "fetchgate.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, filepath.Dir(pipe), os.DevNull} {
+		if _, err := config.Load(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	regular := filepath.Join(t.TempDir(), "fetchgate.yaml")
+	if err := os.WriteFile(regular, []byte("mode: enforce\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := config.Load(regular)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(pipe, regular); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.Reload(); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a reload: %v", err)
 	}
 }
 
@@ -197,6 +226,23 @@ callers: [{name: everyone, dangerous_anonymous: true}]
 	want := []string{"callers[0].dangerous_anonymous", "rules[1].dangerous_allow_loopback", "rules[1].dangerous_allow_metadata"}
 	if got := loaded.Dangerous(); !slices.Equal(got, want) {
 		t.Errorf("dangerous are %v, want %v", got, want)
+	}
+}
+
+func TestNotEnforced(t *testing.T) {
+	loaded := parse(t, `
+mode: open
+rules:
+  - {name: a, origins: ["https://example.com"], mode: report}
+  - {name: b, origins: ["https://example.com"], mode: enforce}
+  - {name: c, origins: ["https://example.com"]}
+`)
+	want := []string{"mode: open", "rules[0].mode: report"}
+	if got := loaded.NotEnforced(); !slices.Equal(got, want) {
+		t.Errorf("not enforced are %v, want %v", got, want)
+	}
+	if got := parse(t, "mode: enforce").NotEnforced(); got != nil {
+		t.Errorf("all is enforced, and %v is not", got)
 	}
 }
 

@@ -37,3 +37,20 @@ func dangerous(m protoreflect.Message, prefix string) []string {
 	}
 	return paths
 }
+
+// NotEnforced returns the modes that let go ahead what rules deny, as "mode: open"
+// or "rules[3].mode: report": that of the whole first, then those of the rules that
+// say one of their own.
+func (l *Loaded) NotEnforced() []string {
+	var modes []string
+	add := func(path, mode string) {
+		if mode == "report" || mode == "open" {
+			modes = append(modes, path+": "+mode)
+		}
+	}
+	add("mode", l.Config.GetMode())
+	for i, rule := range l.Config.GetRules() {
+		add(fmt.Sprintf("rules[%d].mode", i), rule.GetMode())
+	}
+	return modes
+}

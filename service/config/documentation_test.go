@@ -327,6 +327,8 @@ func rangeOf(field protoreflect.FieldDescriptor) string {
 	switch {
 	case rules.HasInt32():
 		return fmt.Sprintf("%d to %d", rules.GetInt32().GetGte(), rules.GetInt32().GetLte())
+	case rules.HasInt64() && !rules.GetInt64().HasLte():
+		return fmt.Sprintf("%d or more", rules.GetInt64().GetGte())
 	case rules.HasInt64():
 		return fmt.Sprintf("%d to %d", rules.GetInt64().GetGte(), rules.GetInt64().GetLte())
 	case rules.HasDuration():

@@ -40,7 +40,11 @@ func (s *shape) refuseKey(key *yaml.Node, path, message string) {
 // section checks a mapping whose keys are the fields of a message.
 func (s *shape) section(n *yaml.Node, d protoreflect.MessageDescriptor, path string) {
 	if n.Kind != yaml.MappingNode {
-		s.refuse(path, "needs settings, not %s; write them below it, indented", kindOf(n))
+		advice := "write them below it, indented"
+		if d == (*configv1.Secret)(nil).ProtoReflect().Descriptor() {
+			advice = "write {file: NAME} or {env: NAME}: no secret stands in the configuration"
+		}
+		s.refuse(path, "needs settings, not %s; %s", kindOf(n), advice)
 		return
 	}
 	prefix := path

@@ -194,9 +194,11 @@ func TestEchoes(t *testing.T) {
 	for _, echo := range []string{
 		canary, "Bearer " + canary, base64.StdEncoding.EncodeToString([]byte(canary)), base64.RawURLEncoding.EncodeToString([]byte(canary)),
 		url.QueryEscape(canary), strings.ToLower(url.QueryEscape(canary)), hex.EncodeToString([]byte(canary)),
+		strings.ToUpper(canary), strings.ToUpper(hex.EncodeToString([]byte(canary))), strings.ToUpper(canary[:8]) + canary[8:],
+		canary + strings.ToUpper(canary),
 	} {
 		got := string(p.Redact([]byte("before " + echo + " after")))
-		if strings.Contains(got, "cnry") || !strings.Contains(got, "before ") || !strings.HasSuffix(got, "[redacted] after") {
+		if strings.Contains(strings.ToLower(got), "cnry") || !strings.Contains(got, "before ") || !strings.HasSuffix(got, "[redacted] after") {
 			t.Errorf("%q becomes %q", echo, got)
 		}
 	}

@@ -23,7 +23,8 @@ type proof struct {
 	// identity is the certificate, and identityID names it by content.
 	identity   fetch.Identity
 	identityID string
-	// echoes are the spellings of the secret to look for, the longest first.
+	// echoes are the spellings of the secret to look for, in lower case, the
+	// longest first.
 	echoes []Secret
 }
 
@@ -79,6 +80,9 @@ func spellings(sent ...[]byte) []Secret {
 			fetch.EncodeForm([]fetch.Param{{Value: string(b)}})[len("="):], hex.EncodeToString(b))
 	}
 	all = slices.DeleteFunc(all, func(s string) bool { return len(s) < minEcho })
+	for i, s := range all {
+		all[i] = string(lowered([]byte(s)))
+	}
 	slices.SortFunc(all, func(a, b string) int {
 		if len(a) != len(b) {
 			return len(b) - len(a)
@@ -106,18 +110,50 @@ func lowerEscapes(s string) string {
 
 // Redact implements fetch.Proof.
 func (p *proof) Redact(b []byte) []byte {
+	if len(p.echoes) == 0 {
+		return b
+	}
+	low := lowered(b)
 	for _, echo := range p.echoes {
-		if bytes.Contains(b, echo.bytes()) {
-			b = bytes.ReplaceAll(b, echo.bytes(), []byte(hidden))
+		if bytes.Contains(low, echo.bytes()) {
+			b = without(b, low, echo.bytes())
+			low = lowered(b)
 		}
 	}
 	return b
 }
 
+// without returns b with what is shown of a secret for each echo in low, which is
+// b in lower case.
+func without(b, low, echo []byte) []byte {
+	var clean []byte
+	for {
+		at := bytes.Index(low, echo)
+		if at < 0 {
+			return append(clean, b...)
+		}
+		clean = append(append(clean, b[:at]...), hidden...)
+		b, low = b[at+len(echo):], low[at+len(echo):]
+	}
+}
+
+// lowered returns b with the letters of ASCII in lower case, so that no byte
+// moves.
+func lowered(b []byte) []byte {
+	low := make([]byte, len(b))
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		low[i] = c
+	}
+	return low
+}
+
 // IsShown implements fetch.Proof.
 func (p *proof) IsShown(text string) bool {
-	text = strings.ToLower(text)
-	return slices.ContainsFunc(p.echoes, func(echo Secret) bool { return strings.Contains(text, strings.ToLower(string(echo.bytes()))) })
+	low := lowered([]byte(text))
+	return slices.ContainsFunc(p.echoes, func(echo Secret) bool { return bytes.Contains(low, echo.bytes()) })
 }
 
 // Strip implements fetch.Proof.

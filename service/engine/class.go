@@ -48,7 +48,7 @@ func (r *run) classed(ctx context.Context, err error, a *fetch.Attempt) error {
 		failure.Sent = sent(h)
 	}
 	r.left = r.left || failure.Sent != fetch.SentNo
-	return failure
+	return r.unshownFailure(h, failure)
 }
 
 // ended tells that err says that ctx ended. A transport can go by the deadline

@@ -44,7 +44,7 @@ type sentProof struct {
 // denies it for them, if it does. Run asks the same for each hop.
 func Credentials(plan *fetch.Plan, d policy.Decision) ([]fetch.CredentialUse, *fetch.Denied) {
 	first := redirect.Hop{Method: plan.Method, Destination: plan.Destination, Fields: plan.Fields}
-	list, uses, denied := choose(plan, first, d, true, map[int]bool{})
+	list, uses, denied := choose(plan, first, d, nil, true, map[int]bool{})
 	for _, c := range list {
 		uses = append(uses, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), ByRule: c.byRule})
 	}
@@ -53,10 +53,11 @@ func Credentials(plan *fetch.Plan, d policy.Decision) ([]fetch.CredentialUse, *f
 
 // choose returns the credentials that go with a hop, and what is dropped: of the
 // request's own and the rule's each within its binding. Out of it, the request's
-// deny the first hop.
-func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, isFirst bool, dropped map[int]bool) (list []chosen, left []fetch.CredentialUse, denied *fetch.Denied) {
+// deny the first hop. What newest, the credentials of a newer configuration, does
+// not have or binds elsewhere is out of its binding too; nil leaves that out.
+func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, newest fetch.Credentials, isFirst bool, dropped map[int]bool) (list []chosen, left []fetch.CredentialUse, denied *fetch.Denied) {
 	for i, c := range plan.Credentials {
-		fits := !dropped[i] && c.Fits(plan.Caller, next.Method, next.Destination)
+		fits := !dropped[i] && fits(plan, newest, c, next)
 		if !fits && isFirst {
 			return nil, nil, outOfBinding(c, next, d)
 		}
@@ -72,18 +73,45 @@ func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, isFirst bool
 		switch {
 		case c == nil: // refused at load
 		case slices.ContainsFunc(list, func(own chosen) bool { return own.Name() == name }):
-		case !c.Fits(plan.Caller, next.Method, next.Destination):
+		case !fits(plan, newest, c, next):
 			left = append(left, fetch.CredentialUse{Name: name, Kind: c.Kind(), Dropped: true, ByRule: true})
 		default:
 			list = append(list, chosen{c, true})
 		}
 	}
+	next.Fields = d.Settings.Kept(next.Fields)
 	for i, c := range list {
-		if why := conflict(plan, next, list[:i], c); why != "" {
+		why := conflict(plan, next, list[:i], c)
+		if why == "" && d.Settings.Sets(c.Place().Field) {
+			why = "the rule sets it in set_fields too"
+		}
+		if why != "" {
 			return nil, left, overridden(c, d, why)
 		}
 	}
 	return list, left, nil
+}
+
+// fits tells that c may go with a hop, by newest too if the server holds it.
+func fits(plan *fetch.Plan, newest fetch.Credentials, c fetch.Credential, next redirect.Hop) bool {
+	if !c.Fits(plan.Caller, next.Method, next.Destination) {
+		return false
+	}
+	if newest == nil || c.Name() == "" {
+		return true
+	}
+	now := newest.Named(c.Name())
+	return now != nil && now.Fits(plan.Caller, next.Method, next.Destination)
+}
+
+// heldNames are the names of those of list that the server holds.
+func heldNames(list []chosen) (names []string) {
+	for _, c := range list {
+		if c.Name() != "" {
+			names = append(names, c.Name())
+		}
+	}
+	return names
 }
 
 // named is a credential that the server holds, or nil.
@@ -102,6 +130,9 @@ func outOfBinding(c fetch.Credential, next redirect.Hop, d policy.Decision) *fet
 	}
 }
 
+// verbatimAddsNothing is why a verbatim request has no credential written into it.
+const verbatimAddsNothing = "options.verbatim adds nothing"
+
 // conflict says what of the request stands where c is to be written; empty if
 // nothing does.
 func conflict(plan *fetch.Plan, next redirect.Hop, before []chosen, c chosen) string {
@@ -115,7 +146,7 @@ func conflict(plan *fetch.Plan, next redirect.Hop, before []chosen, c chosen) st
 	case place.Certificate:
 		return ""
 	case plan.Verbatim:
-		return "options.verbatim adds nothing"
+		return verbatimAddsNothing
 	case place.Param != "" && credential.HasParam(next.Destination.RawQuery(), place.Param):
 		return "the request has one of its own"
 	case place.Field != "":
@@ -132,10 +163,13 @@ func overridden(c chosen, d policy.Decision, why string) *fetch.Denied {
 	if !c.byRule {
 		by = "a credential of the request"
 	}
+	hint := "Leave it out of the request: nothing overrides a credential."
+	if why == verbatimAddsNothing {
+		hint = "Leave options.verbatim out: what is sent here needs the credential."
+	}
 	return &fetch.Denied{
 		Reason: fetch.ReasonDestinationDenied, Rule: d.Rule,
-		Message: fmt.Sprintf("%s writes %s, and %s", by, c.Place(), why),
-		Hint:    "Leave it out of the request: nothing overrides a credential.",
+		Message: fmt.Sprintf("%s writes %s, and %s", by, c.Place(), why), Hint: hint,
 	}
 }
 
@@ -291,6 +325,24 @@ func (r *run) unshownBytes(h *fetch.Hop, b []byte) []byte {
 		}
 	}
 	return b
+}
+
+// unshownFailure is a failure as the caller and the records may see it: some
+// quote what an upstream wrote.
+func (r *run) unshownFailure(h *fetch.Hop, f *fetch.Failure) *fetch.Failure {
+	if len(r.proving.shown) == 0 {
+		return f
+	}
+	clean := *f
+	clean.Message = string(r.unshownBytes(h, []byte(f.Message)))
+	if f.Denial != nil {
+		denial := *f.Denial
+		for _, said := range []*string{&denial.Message, &denial.Hint, &denial.Audit} {
+			*said = string(r.unshownBytes(h, []byte(*said)))
+		}
+		clean.Denial = &denial
+	}
+	return &clean
 }
 
 // noteEcho notes whose secret an upstream showed.

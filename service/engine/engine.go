@@ -49,7 +49,8 @@ func (e *Engine) Drain() { e.drain() }
 //
 // When ctx has a deadline, Run gives up a little before it.
 func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*fetch.Report, error) {
-	r := &run{engine: e, plan: plan, sink: sink, caller: ctx, report: newReport(plan)}
+	plan = e.led(plan)
+	r := &run{engine: e, plan: plan, sink: sink, caller: ctx, report: newReport(plan), response: plan.Response}
 	ctx, cancel := bounded(ctx, plan.Timeouts.Total)
 	defer cancel()
 	ctx, cut := context.WithCancelCause(ctx)
@@ -70,6 +71,14 @@ func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*f
 		r.report.Outcome = fetch.OutcomeCanceled
 	}
 	return r.report, err
+}
+
+// led is plan with what the rule of its first hop says about the whole fetch.
+func (e *Engine) led(plan *fetch.Plan) *fetch.Plan {
+	if !e.policy.HasSettings() {
+		return plan
+	}
+	return e.policy.Decide(PolicyAsk(plan)).Settings.Lead(plan)
 }
 
 // Why a context ended, so that one timeout can be told from another and from a

@@ -118,10 +118,7 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	h := &a.Hops[len(a.Hops)-1]
 	defer func() { h.Facts.Times.Total = time.Since(began) }()
 
-	ask := policy.Ask{
-		Caller: r.plan.Caller, Method: h.Method, Destination: h.Destination,
-		Fields: next.Fields, Labels: r.plan.Labels, Verbatim: r.plan.Verbatim,
-	}
+	ask := ask(r.plan, next, &r.jar, r.proving.dropped)
 	decision := r.engine.policy.Decide(ask)
 	h.Rule, r.report.Rule = decision.Rule, decision.Rule
 	h.WouldDeny, h.Open = decision.WouldDeny, decision.Open
@@ -131,13 +128,18 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	if decision.Denied != nil {
 		return nil, decision.Denied
 	}
-	r.withdrawal.goes(r, ask, isDowngrade(a))
-	if a.Number == 1 {
-		r.engine.budget.Sent(r.plan.Caller.Name, h.Destination.Origin)
-	}
-	wanted, dropped, denied := choose(r.plan, next, decision, len(a.Hops) == 1, r.proving.dropped)
+	note(r.report, r.plan, decision.Settings)
+	r.response = r.report.Response
+	wanted, dropped, denied := choose(r.plan, next, decision, r.newest(), len(a.Hops) == 1, r.proving.dropped)
 	if h.Credentials = dropped; denied != nil {
 		return nil, denied
+	}
+	place := Place{Ask: ask, Needs: r.plan.Needs, Credentials: heldNames(wanted), Downgraded: isDowngrade(a)}
+	if withdrawn := r.withdrawal.goes(r, place); withdrawn != nil {
+		return nil, withdrawn
+	}
+	if a.Number == 1 {
+		r.engine.budget.Sent(r.plan.Caller.Name, h.Destination.Origin)
 	}
 	req, err := r.request(next, decision, h, wanted)
 	if err != nil {
@@ -169,6 +171,25 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 		r.jar.Store(h.Destination, resp.Fields, time.Now())
 	}
 	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop, expected: req.ExpectContinue, written: written}, nil
+}
+
+// FirstHop is the report that a plan begins with where the rule of its first hop
+// has the settings s.
+func FirstHop(plan *fetch.Plan, s *fetch.RuleSettings) *fetch.Report {
+	plan = s.Lead(plan)
+	report := newReport(plan)
+	note(report, plan, s)
+	return report
+}
+
+// note puts what is in force on a hop into the report.
+func note(report *fetch.Report, plan *fetch.Plan, s *fetch.RuleSettings) {
+	const asked = "options.response.max_body_bytes"
+	response, clamped := s.HopResponse(plan)
+	report.Timeouts, report.Response = s.HopTimeouts(plan), response
+	if clamped && !slices.Contains(report.Clamped, asked) {
+		report.Clamped = append(slices.Clip(report.Clamped), asked)
+	}
 }
 
 // isDowngrade tells that a redirect led from https to http for the last hop of a.
@@ -206,7 +227,7 @@ func (r *run) request(next redirect.Hop, decision policy.Decision, h *fetch.Hop,
 	d := next.Destination
 	req := &fetch.Request{
 		Method: next.Method, Scheme: d.Scheme, Host: d.Host, Port: d.Port, Target: []byte(d.Target),
-		Fields: r.fields(next, decision), Route: route, Timeouts: r.plan.Timeouts,
+		Fields: r.fields(next, decision), Route: route, Timeouts: decision.Settings.HopTimeouts(r.plan),
 		Fresh: r.plan.Fresh || r.fresh, CloseAfter: r.plan.CloseAfter,
 		Verbatim: r.plan.Verbatim, KeepChunks: r.plan.Response.KeepChunks,
 	}
@@ -223,12 +244,16 @@ func (r *run) request(next redirect.Hop, decision policy.Decision, h *fetch.Hop,
 		return nil, err
 	}
 	req.Body, req.Length = &countedBody{ReadCloser: b, n: &r.bodyTaken}, r.plan.Source.Length()
+	trailers := next.Trailers
+	if !r.plan.Verbatim {
+		trailers = decision.Settings.Trailers(trailers)
+	}
 	req.Framing = fetch.FramingLength
-	if req.Length < 0 || len(next.Trailers) > 0 {
+	if req.Length < 0 || len(trailers) > 0 {
 		req.Framing = fetch.FramingChunked
 	}
 	req.ExpectContinue = r.plan.ExpectContinue && !r.unexpected
-	r.addTrailers(req, next.Trailers)
+	r.addTrailers(req, trailers)
 	return req, nil
 }
 
@@ -251,8 +276,8 @@ func (r *run) addTrailers(req *fetch.Request, trailers []fetch.Field) {
 }
 
 // fields are those of the hop, with the cookies of the jar behind the caller's
-// own, and the trace where the rule says so. To a verbatim request nothing is
-// added.
+// own, the trace where the rule says so, and what the rule sets and removes. A
+// verbatim request goes out as it is.
 func (r *run) fields(next redirect.Hop, decision policy.Decision) []fetch.Field {
 	fields := next.Fields
 	if r.plan.Verbatim {
@@ -266,7 +291,7 @@ func (r *run) fields(next redirect.Hop, decision policy.Decision) []fetch.Field 
 			fields = append(slices.Clip(fields), fetch.Field{Name: "traceparent", Value: []byte(r.plan.Traceparent)})
 		}
 	}
-	return fields
+	return decision.Settings.Fields(fields)
 }
 
 // withCookies adds cookies to the Cookie field: there is one (RFC 6265 section

@@ -25,7 +25,7 @@ func (r *run) passOn(got *arrived) error {
 	if err := r.sink.Head(got.resp.Head, got.url); err != nil {
 		return err
 	}
-	copied, err := body.Copy(r.sink, got.resp, r.plan.Response, body.Options{
+	copied, err := body.Copy(r.sink, got.resp, r.response, body.Options{
 		MinThroughput: r.minThroughput(got.resp.Fields), Stop: got.stop, KeepChunks: r.plan.Response.KeepChunks,
 	})
 	r.report.WireBytes, r.report.BodyBytes, r.report.Codings = copied.WireBytes, copied.BodyBytes, copied.Codings
@@ -84,7 +84,7 @@ func (r *run) withLast(err error, got *arrived) error {
 	}
 	late := time.AfterFunc(maxDiscardTime, func() { got.stop(errDiscarded) })
 	defer late.Stop()
-	plan := r.plan.Response
+	plan := r.response
 	plan.MaxBodyBytes, plan.TooLarge = min(plan.MaxBodyBytes, maxDiscardBytes), fetch.ReasonBodyTooLarge
 	k := keeper{room: make([]byte, 0, 4<<10)}
 	// What came until it failed is all that there is to show.

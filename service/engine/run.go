@@ -20,6 +20,8 @@ type run struct {
 	sink   fetch.Sink
 	caller context.Context // the RPC's own, without the fetch's deadline
 	report *fetch.Report
+	// response is what to do with the response of the last hop.
+	response fetch.ResponsePlan
 	// bodyTaken counts the bytes of the request body that a transport took, on
 	// a goroutine of its own.
 	bodyTaken atomic.Int64

@@ -22,6 +22,10 @@ type Place struct {
 	Remote netip.AddrPort
 	// Downgraded tells that a redirect led from https to http here.
 	Downgraded bool
+	// Needs are the rights of which the caller needs one for its RPC; 0: none.
+	Needs fetch.Rights
+	// Credentials are the names of those of the server that go with the hop.
+	Credentials []string
 }
 
 // Withdrawal is a configuration that has taken the place of others.
@@ -31,6 +35,9 @@ type Withdrawal struct {
 	// Judge says whether it denies a hop that is under way; nil means that it may
 	// go on. It is called by several goroutines at once.
 	Judge func(Place) *fetch.Denied
+	// Credentials are those that the server holds by the configuration: of those of
+	// an older one, the hops to come go with no other. nil takes none away.
+	Credentials fetch.Credentials
 	// Grace is how long a fetch that is denied may go on after Since, when the
 	// configuration came into force.
 	Grace time.Duration
@@ -39,8 +46,8 @@ type Withdrawal struct {
 
 // Withdraw decides once more about every fetch that is under way, and about each
 // that is still to come from an older configuration, at each of its hops. What is
-// denied ends with WITHDRAWN once the grace is over, unless a later configuration
-// allows it again before.
+// denied ends with WITHDRAWN: a hop under way once the grace is over, unless a
+// later configuration allows it again before, a hop that is still to come at once.
 func (e *Engine) Withdraw(w Withdrawal) {
 	e.live.latest.Store(&w)
 	for _, r := range e.live.all() {
@@ -91,12 +98,25 @@ type withdrawal struct {
 	ended bool
 }
 
-// goes notes where the next hop goes.
-func (w *withdrawal) goes(r *run, ask policy.Ask, downgraded bool) {
+// newest are the credentials of a configuration that is newer than that of r; nil
+// if there is none.
+func (r *run) newest() fetch.Credentials {
+	if latest := r.engine.live.latest.Load(); latest != nil && latest.Generation > r.plan.Generation {
+		return latest.Credentials
+	}
+	return nil
+}
+
+// goes notes where the next hop goes. The failure is that of a hop that the newest
+// configuration denies: nothing of it is under way that a grace could be for.
+func (w *withdrawal) goes(r *run, to Place) *fetch.Failure {
 	w.mu.Lock()
-	w.place = &Place{Ask: ask, Downgraded: downgraded}
+	w.place = &to
 	w.mu.Unlock()
-	w.look(r)
+	if denied := w.look(r); denied != nil {
+		return denied.before()
+	}
+	return nil
 }
 
 // reached notes the address that the hop went to.
@@ -107,35 +127,44 @@ func (w *withdrawal) reached(r *run, remote netip.AddrPort) {
 	w.look(r)
 }
 
-// look has the newest configuration judge a fetch of an older one.
-func (w *withdrawal) look(r *run) {
+// look has the newest configuration judge a fetch of an older one; nil means that
+// it may go on.
+func (w *withdrawal) look(r *run) *withdrawn {
 	if latest := r.engine.live.latest.Load(); latest != nil {
-		w.judge(r, latest)
+		return w.judge(r, latest)
 	}
+	return nil
 }
 
 // judge has the fetch end if by denies it, and go on if not.
-func (w *withdrawal) judge(r *run, by *Withdrawal) {
+func (w *withdrawal) judge(r *run, by *Withdrawal) *withdrawn {
 	if r.plan.Generation >= by.Generation {
-		return
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended || w.place == nil || by.Generation < w.by {
-		return
+		return nil
 	}
 	w.by = by.Generation
 	denied, due := by.Judge(*w.place), by.Since.Add(by.Grace)
-	if denied != nil && w.timer != nil && !due.Before(w.due) {
-		return // an earlier one ends it sooner
+	if denied == nil {
+		w.spare()
+		return nil
 	}
+	cause := &withdrawn{denied: denied, generation: by.Generation, grace: by.Grace}
+	if w.timer == nil || due.Before(w.due) { // else an earlier one ends it sooner
+		w.spare()
+		w.timer, w.due = time.AfterFunc(time.Until(due), func() { w.cut(cause) }), due
+	}
+	return cause
+}
+
+// spare stops what would end the fetch. w.mu is held.
+func (w *withdrawal) spare() {
 	if w.timer != nil {
 		w.timer.Stop()
 		w.timer = nil
-	}
-	if denied != nil {
-		cause := &withdrawn{denied: denied, generation: by.Generation, grace: by.Grace}
-		w.timer, w.due = time.AfterFunc(time.Until(due), func() { w.cut(cause) }), due
 	}
 }
 
@@ -144,9 +173,7 @@ func (w *withdrawal) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
-	if w.timer != nil {
-		w.timer.Stop()
-	}
+	w.spare()
 }
 
 // withdrawn is why the context of a fetch ended that a newer configuration
@@ -165,6 +192,15 @@ func (w *withdrawn) failure(stage fetch.Stage) *fetch.Failure {
 	if stage != fetch.StageUnspecified {
 		what += "; it was at the stage " + string(stage)
 	}
+	return w.fail(what)
+}
+
+// before is how the caller learns of a hop that does not begin.
+func (w *withdrawn) before() *fetch.Failure {
+	return w.fail(fmt.Sprintf("the configuration that came into force as generation %d denies the next hop of the fetch: %s", w.generation, w.denied.Message))
+}
+
+func (w *withdrawn) fail(what string) *fetch.Failure {
 	f := fetch.Fail(fetch.ReasonWithdrawn, what, w)
 	f.Denial = w.denied
 	return f

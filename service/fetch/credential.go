@@ -56,7 +56,8 @@ type Proof interface {
 	// own.
 	Apply(r *Request) error
 	// Redact returns b with "[redacted]" for what Apply writes, and for the secret
-	// in other spellings; b itself if there is nothing of it.
+	// in other spellings, whatever the case of letters; b itself if there is nothing
+	// of it.
 	Redact(b []byte) []byte
 	// Strip returns d without the query parameter that Apply writes: an upstream
 	// that redirects often keeps the query.

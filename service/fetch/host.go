@@ -14,7 +14,9 @@ func parseHost(text string) (string, error) {
 		if !closed || err != nil || !addr.Is6() || addr.Zone() != "" {
 			return "", invalidURL("host", "the host %s is not an IPv6 address without a zone in brackets", quoted(text))
 		}
-		return addr.String(), nil
+		// ::ffff:0:0/96 is another spelling of IPv4 addresses (RFC 4291 section
+		// 2.5.5.2); rules know one.
+		return addr.Unmap().String(), nil
 	}
 	name, err := parseName(lowerASCII(strings.TrimSuffix(text, ".")))
 	if err != nil {

@@ -52,6 +52,8 @@ type Plan struct {
 	// RPC is the method name, for logs and metrics: "Fetch", "StreamFetch".
 	RPC    string
 	Caller Caller
+	// Needs are the rights of which the caller needs one for the RPC.
+	Needs Rights
 
 	Method      string
 	Destination Destination
@@ -70,6 +72,8 @@ type Plan struct {
 
 	Timeouts Timeouts
 	Response ResponsePlan
+	// Asked tells which of them, and of Retry, the request names.
+	Asked Asked
 	// MinThroughput ends a body that is slower; a zero Bytes means never.
 	MinThroughput Throughput
 

@@ -245,7 +245,7 @@ func TestParseURLAccepts(t *testing.T) {
 		{"A11 default port", "https://host:443/x", "https://host/x", false},
 		{"A11 default port of the other", "http://host:443/x", "http://host:443/x", false},
 		{"A13 IPv6", "http://[2001:DB8:0:0::1]:8080/", "http://[2001:db8::1]:8080/", false},
-		{"A13 IPv6 with IPv4 inside", "http://[::FFFF:7f00:1]/", "http://[::ffff:127.0.0.1]/", false},
+		{"A13 IPv6 with IPv4 inside", "http://[::FFFF:7f00:1]/", "http://127.0.0.1/", false},
 		{"A17 number in front", "http://1.2.3.4.com/", "http://1.2.3.4.com/", false},
 		{"A17 not hexadecimal", "http://foo.0xg/", "http://foo.0xg/", false},
 		{"A18 IPv4", "http://127.0.0.1:8080/x", "http://127.0.0.1:8080/x", false},

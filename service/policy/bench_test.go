@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -124,7 +125,7 @@ func BenchmarkExplain(b *testing.B) {
 		dest := parseURL(b, url)
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if e := p.Explain(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: "GET", Destination: dest}); e.Decision.Denied == nil {
+				if e := p.Explain(context.Background(), policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: "GET", Destination: dest}); e.Decision.Denied == nil {
 					b.Fatal("allowed")
 				}
 			}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
@@ -24,10 +25,18 @@ func CompileBinding(path string, c *configv1.HeldCredential) (*Binding, error) {
 	compiled, err := Compile([]*configv1.Rule{{
 		Name: "binding", Callers: c.GetCallers(), Origins: c.GetOrigins(), Methods: c.GetMethods(), Paths: c.GetPaths(),
 	}}, Options{})
-	if err == nil {
+	var found []error
+	for i, origin := range c.GetOrigins() {
+		if isEveryHost(origin) {
+			found = append(found, &RuleError{
+				Path:    fmt.Sprintf("%s.origins[%d]", path, i),
+				Message: fmt.Sprintf("%q would take the secret to every host; name the hosts, or a domain as in https://*.example.com", origin),
+			})
+		}
+	}
+	if err == nil && found == nil {
 		return &Binding{compiled}, nil
 	}
-	var found []error
 	for _, one := range parts(err) {
 		var wrong *RuleError
 		if errors.As(one, &wrong) {
@@ -36,6 +45,13 @@ func CompileBinding(path string, c *configv1.HeldCredential) (*Binding, error) {
 		found = append(found, one)
 	}
 	return nil, errors.Join(found...)
+}
+
+// isEveryHost tells that an origin is that of every host, on whatever port.
+func isEveryHost(origin string) bool {
+	_, authority, _ := strings.Cut(origin, "://")
+	host, _, _ := strings.Cut(authority, ":")
+	return host == "*"
 }
 
 // parts are the errors that one joins.
@@ -50,6 +66,9 @@ func parts(err error) []error {
 // method and destination, however its path is read.
 func (b *Binding) Fits(who fetch.Caller, method string, to fetch.Destination) bool {
 	q := newQuestion(&Ask{Caller: who, Method: method, Destination: to})
+	if p := b.rules.named["binding"]; len(p.paths) > 0 && isUnreadable(q.path) {
+		return false
+	}
 	for _, reading := range readings(to.Path()) {
 		q.path = reading
 		if !b.rules.ask(&q, 0).allows() {

@@ -17,6 +17,13 @@ import (
 // the units of CEL: about one for each operation and ten bytes of text.
 const maxConditionCost = 10_000
 
+// maxDecisionCost is the most that all conditions of one decision may cost, by
+// every reading of its path; minConditionCost is what each counts at least.
+const (
+	maxDecisionCost  = 200_000
+	minConditionCost = 10
+)
+
 // hiddenFields are the fields whose values no condition sees.
 var hiddenFields = []string{"Authorization", "Cookie", "Proxy-Authorization"}
 
@@ -46,7 +53,11 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 })
 
 // condition is the `when` of rules, compiled.
-type condition struct{ program cel.Program }
+type condition struct {
+	program cel.Program
+	// byPath tells that it may look at the path.
+	byPath bool
+}
 
 // compileCondition reads an expression of the Common Expression Language that
 // yields true or false.
@@ -74,7 +85,7 @@ func compileCondition(text string) (*condition, error) {
 	if err != nil {
 		return nil, errors.New("it cannot be carried out: " + firstLine(err.Error()))
 	}
-	return &condition{program}, nil
+	return &condition{program, strings.Contains(text, "path")}, nil
 }
 
 func firstLine(text string) string {
@@ -103,6 +114,7 @@ type unclear uint8
 const (
 	isClear unclear = iota
 	tooCostly
+	tooManyCosts
 	anError
 	// firstPlain is the first of plainErrors.
 	firstPlain
@@ -118,6 +130,8 @@ func (u unclear) String() string {
 		return ""
 	case tooCostly:
 		return "it costs more than one evaluation may"
+	case tooManyCosts:
+		return "the conditions before it cost all that one decision may"
 	case anError:
 		return "it ended in an error"
 	}
@@ -126,7 +140,17 @@ func (u unclear) String() string {
 
 // holds evaluates the condition. Where that fails, why is set.
 func (c *condition) holds(q *question) (holds bool, why unclear) {
-	value, _, err := c.program.Eval(&facts{ask: *q.ask, path: q.path})
+	f := q.known()
+	if f.spent >= maxDecisionCost {
+		return false, tooManyCosts
+	}
+	f.path = q.path
+	value, details, err := c.program.Eval(f)
+	cost := uint64(minConditionCost)
+	if counted := details.ActualCost(); counted != nil {
+		cost = max(cost, *counted)
+	}
+	f.spent += cost
 	if err != nil {
 		return false, whyUnclear(err.Error())
 	}
@@ -149,11 +173,21 @@ func whyUnclear(text string) unclear {
 	return anError
 }
 
-// facts are what a condition sees, each made when it is asked for.
+// facts are what conditions see, each made when it is asked for, once for all
+// conditions and readings of the path.
 type facts struct {
 	ask            Ask
 	path           string
 	query, headers map[string][]string
+	spent          uint64 // by the conditions of one decision
+}
+
+// known returns the facts of q.
+func (q *question) known() *facts {
+	if q.facts == nil {
+		q.facts = &facts{ask: *q.ask}
+	}
+	return q.facts
 }
 
 // Parent implements cel.Activation: there is nothing around the facts.

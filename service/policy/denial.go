@@ -54,6 +54,9 @@ func (p *Policy) hint(q *question) string {
 	if p.builtin {
 		return "The configuration has no rules, so only http on port 80 and https on port 443 are allowed; ask the operator for rules."
 	}
+	if len(p.written) == 0 {
+		return "The configuration has no rules, so everything is denied; ask the operator for rules."
+	}
 	return "Ask the owner of the policy for a rule with the origin " + q.origin.String() + "."
 }
 

@@ -9,6 +9,13 @@ import (
 // withoutRulesText is the line of Describe for withoutRules.
 const withoutRulesText = "default: http on port 80 and https on port 443 of public addresses"
 
+// withoutRulesOpenText is the same where the mode lets go ahead what no rule
+// allows: of withoutRules only the addresses are left.
+const withoutRulesOpenText = "default: http and https on every port of public addresses"
+
+// deniesAllText is the line of Describe for an empty list of rules.
+const deniesAllText = "no rules: everything is denied; add rules (docs/policy.md)"
+
 // maxPortsShown is how many ports, paths or callers of a rule its line names.
 const maxPortsShown = 8
 
@@ -52,9 +59,14 @@ func (p *Policy) Owner(name string) string {
 }
 
 // Describe says what is allowed, one line for each rule in the order of the
-// configuration; no line means that nothing is.
+// configuration, or one where it has none.
 func (p *Policy) Describe() []string {
-	if p.builtin {
+	switch {
+	case len(p.written) == 0 && p.mode == enforce:
+		return []string{deniesAllText}
+	case (p.builtin || len(p.written) == 0) && p.mode != enforce:
+		return []string{withoutRulesOpenText + ", mode " + p.mode.String()}
+	case p.builtin:
 		return []string{withoutRulesText}
 	}
 	lines := make([]string, len(p.written))

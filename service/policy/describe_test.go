@@ -28,12 +28,21 @@ func TestDescribe(t *testing.T) {
 	if got := p.Describe(); !slices.Equal(got, want) {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))
 	}
-	if got := compile(t, []*configv1.Rule{}, policy.Options{}).Describe(); len(got) != 0 {
+	nothing := []string{"no rules: everything is denied; add rules (docs/policy.md)"}
+	if got := compile(t, []*configv1.Rule{}, policy.Options{}).Describe(); !slices.Equal(got, nothing) {
 		t.Errorf("nothing is allowed, and described as %q", got)
 	}
 	without := []string{"default: http on port 80 and https on port 443 of public addresses"}
 	if got := compile(t, nil, policy.Options{}).Describe(); !slices.Equal(got, without) {
 		t.Errorf("without rules it is %q", got)
+	}
+	for _, mode := range []string{"report", "open"} {
+		want := []string{"default: http and https on every port of public addresses, mode " + mode}
+		for _, rules := range [][]*configv1.Rule{nil, {}} {
+			if got := compile(t, rules, policy.Options{Mode: mode}).Describe(); !slices.Equal(got, want) {
+				t.Errorf("without rules, in the mode %s, it is %q", mode, got)
+			}
+		}
 	}
 }
 

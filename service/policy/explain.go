@@ -1,10 +1,10 @@
 package policy
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -31,7 +31,8 @@ type Explanation struct {
 	Checks []Check
 	// NearMisses are the rules that would allow what is denied if one thing were
 	// different, the nearest first: another method, path, field or caller, then
-	// another port, then the other scheme. At most 5.
+	// another port, then the other scheme. At most 5; none where the request goes
+	// ahead, and none where a rule denies it, which that rule's owner can change.
 	NearMisses []NearMiss
 }
 
@@ -40,7 +41,7 @@ type Check struct {
 	// Name is "caller" if rules name callers, "origin" (scheme and host), "port",
 	// "method", then "path", "query", "header" and "when" as far as the rules that
 	// are left ask for them, "deny", "mode", and last "name" or, where the host is
-	// an IP literal, "address", and "field".
+	// an IP literal, "address", and "field" or "body".
 	Name   string
 	Passed bool
 	// Detail is what it saw.
@@ -49,22 +50,26 @@ type Check struct {
 
 // Explain decides as Decide does, and says why. It resolves no name: the
 // addresses of a host are judged when they are dialed, by Decision.Allow.
-func (p *Policy) Explain(ask Ask) Explanation {
+//
+// The near misses are looked for until ctx ends, and for 20 ms at most.
+func (p *Policy) Explain(ctx context.Context, ask Ask) Explanation {
 	q := newQuestion(&ask)
-	d, r := p.settle(&q)
+	d, v, r := p.settle(&q)
 	e := Explanation{Decision: d, Mode: p.mode.String()}
 	if r != nil {
 		e.RuleAt, e.Owner, e.Mode = r.at, r.owner, r.mode.String()
 	}
-	v := p.byRules(&q)
 	e.Checks = p.checks(&q, v, d)
 	if denied := d.Denied; denied != nil {
-		e.Why, e.Hint, e.NearMisses = denied.Message, denied.Hint, p.nearMisses(&q)
+		e.Why, e.Hint = denied.Message, denied.Hint
+		if r == nil || !r.deny { // else it is the place that is denied, and another rule does not change that
+			e.NearMisses = p.nearMisses(ctx, &q)
+		}
 		return e
 	}
 	switch {
 	case v.denied != nil:
-		e.Mode, e.NearMisses = v.mode.String(), p.nearMisses(&q)
+		e.Mode = v.mode.String()
 		e.Why = fmt.Sprintf("%s, but the mode is %q: it goes ahead", v.denied.Message, e.Mode)
 	default:
 		e.Why = fmt.Sprintf("rule %q allows %s %s", r.name, ask.Method, q.origin)
@@ -90,12 +95,11 @@ func (p *Policy) checks(q *question, v verdict, d Decision) []Check {
 		}
 		steps = append(steps, Check{Name: "mode", Passed: true, Detail: fmt.Sprintf("%q lets go ahead what rules deny", v.mode)})
 	}
-	if denied := d.Denied; denied == nil || !strings.HasPrefix(denied.Message, "the name of a header") {
-		steps = append(steps, p.hostCheck(q, d.Denied))
-	} else {
-		steps = append(steps, p.hostCheck(q, nil), Check{Name: "field", Detail: denied.Message})
+	check := requestCheck(d.Denied)
+	if check == "" {
+		return append(steps, p.hostCheck(q, d.Denied))
 	}
-	return steps
+	return append(steps, p.hostCheck(q, nil), Check{Name: check, Detail: d.Denied.Message})
 }
 
 // ruleChecks are the steps over the rules. Rules for other callers are none of
@@ -137,6 +141,7 @@ func (p *Policy) ruleChecks(q *question, v verdict) []Check {
 
 // readings are q by every reading of its path.
 func (p *Policy) readings(q *question) []question {
+	q.known().spent = 0 // what follows decides nothing
 	all := []question{*q}
 	if p.byPath {
 		for _, path := range readings(q.path)[1:] {

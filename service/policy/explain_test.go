@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -25,7 +26,7 @@ func placed() policy.Options {
 // explain asks p as the caller named shop.
 func explain(t testing.TB, p *policy.Policy, method, url string) policy.Explanation {
 	t.Helper()
-	return p.Explain(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: method, Destination: parseURL(t, url)})
+	return p.Explain(context.Background(), policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: method, Destination: parseURL(t, url)})
 }
 
 // stepsOf are checks in one line: "origin port !method".
@@ -141,6 +142,33 @@ func TestNearMisses(t *testing.T) {
 		if !slices.IsSortedFunc(got, func(a, b string) int { return distance(a) - distance(b) }) {
 			t.Errorf("%s: the nearest are not first: %q", what, got)
 		}
+	}
+}
+
+// TestNoNearMissOfADenyingRule: what a rule denies, and what goes ahead in the mode
+// report, no other path or method mends.
+func TestNoNearMissOfADenyingRule(t *testing.T) {
+	rules := func(mode string) []*configv1.Rule {
+		return []*configv1.Rule{
+			{Name: "api", Origins: []string{"https://api.example.com"}, Paths: []string{"/v1/*"}, Methods: []string{"GET", "PUT"}},
+			{Name: "secret", Action: "deny", Mode: mode, Origins: []string{"https://api.example.com"}, Paths: []string{"/v1/secret"}},
+		}
+	}
+	enforced, reported := compile(t, rules("enforce"), placed()), placed()
+	reported.Mode = "report"
+	for what, e := range map[string]policy.Explanation{
+		"a rule denies it":         explain(t, enforced, "GET", "https://api.example.com/v1/secret"),
+		"a rule would deny it":     explain(t, compile(t, rules("report"), placed()), "GET", "https://api.example.com/v1/secret"),
+		"no rule would allow it":   explain(t, compile(t, rules(""), reported), "GET", "https://api.example.com/v2"),
+		"its path is not plain":    explain(t, enforced, "GET", "https://api.example.com/v1/x/..;/secret"),
+		"the rule allows the path": explain(t, enforced, "GET", "https://api.example.com/v1/open"),
+	} {
+		if len(e.NearMisses) > 0 {
+			t.Errorf("%s: near are %v", what, e.NearMisses)
+		}
+	}
+	if e := explain(t, enforced, "DELETE", "https://api.example.com/v1/open"); len(e.NearMisses) != 1 || e.NearMisses[0].Rule != "api" {
+		t.Errorf("no rule allows the method, and near are %v", e.NearMisses)
 	}
 }
 

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -116,7 +117,7 @@ func FuzzDecide(f *testing.F) {
 		if (d.Denied == nil) != (d.Allow != nil) || d.Rule == "" {
 			t.Fatalf("half a decision: %+v", d)
 		}
-		e := p.Explain(policy.Ask{Caller: fetch.Caller{Name: host}, Method: method, Destination: dest})
+		e := p.Explain(context.Background(), policy.Ask{Caller: fetch.Caller{Name: host}, Method: method, Destination: dest})
 		if e.Decision.Rule != d.Rule || !reflect.DeepEqual(e.Decision.Denied, d.Denied) || e.Checks[len(e.Checks)-1].Passed != (d.Denied == nil) {
 			t.Errorf("Explain says %+v of %+v", e, d)
 		}

@@ -97,6 +97,16 @@ type search struct {
 	why     unclear // of the condition of the best
 }
 
+// denying makes a look find rules that deny alone.
+func (s *search) denying(p *Policy, look func()) {
+	before := s.best
+	s.best = min(before, p.denying)
+	bound := s.best
+	if look(); s.best == bound {
+		s.best = before
+	}
+}
+
 func (s *search) group(g *group) {
 	s.places(&g.everywhere)
 	if g.root == nil {

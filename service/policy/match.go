@@ -51,6 +51,11 @@ var checks = []check{
 	},
 }
 
+// takes reports whether the rule is for q, by this reading of its path.
+func (r *rule) takes(q *question) bool {
+	return r.takesCaller(q) && !slices.ContainsFunc(checks, func(c check) bool { return !c.fits(r, q) })
+}
+
 func (r *rule) takesMethod(q *question) bool {
 	return len(r.methods) == 0 || slices.Contains(r.methods, q.ask.Method)
 }
@@ -83,15 +88,15 @@ func (p *Policy) ask(q *question, from int) outcome {
 		s.group(g)
 	}
 	if q.kind == ordinary {
-		above := pattern{q.origin, true}
-		for labels := strings.Count(q.origin.Host, "."); labels >= 0; labels-- {
-			_, above.Host, _ = strings.Cut(above.Host, ".")
-			if labels > p.deepest {
-				continue
-			}
-			if g := p.index[above]; g != nil {
-				s.group(g)
-			}
+		p.searchAbove(&s)
+	} else {
+		s.denying(p, func() { p.searchAbove(&s) })
+	}
+	if q.isLiteral() && wellKnownNAT64.Contains(q.literal) {
+		inside := pattern{Origin: q.origin}
+		inside.Host = reached(q.literal).String()
+		if g := p.index[inside]; g != nil {
+			s.denying(p, func() { s.group(g) })
 		}
 	}
 	if s.best == len(p.ordered) {
@@ -100,14 +105,28 @@ func (p *Policy) ask(q *question, from int) outcome {
 	return outcome{p.ordered[s.best], s.why}
 }
 
-// patterns yields every pattern that the origin of t may match: itself and, unless
-// its host is a special name, the wildcards above it. Above an IP literal there
-// is only the one for every host, since a wildcard that ends in a number does not
-// compile.
+// searchAbove looks at the rules with wildcards for the host. Those that allow do
+// not stand for special names.
+func (p *Policy) searchAbove(s *search) {
+	above := pattern{s.q.origin, true}
+	for labels := strings.Count(s.q.origin.Host, "."); labels >= 0; labels-- {
+		_, above.Host, _ = strings.Cut(above.Host, ".")
+		if labels > p.deepest {
+			continue
+		}
+		if g := p.index[above]; g != nil {
+			s.group(g)
+		}
+	}
+}
+
+// patterns yields every pattern that the origin of t may match: itself and the
+// wildcards above it. Above an IP literal there is only the one for every host,
+// since a wildcard that ends in a number does not compile.
 func (p *Policy) patterns(t target) iter.Seq[pattern] {
 	return func(yield func(pattern) bool) {
 		o := t.origin
-		if !yield(pattern{Origin: o}) || t.kind != ordinary {
+		if !yield(pattern{Origin: o}) {
 			return
 		}
 		labels := strings.Count(t.origin.Host, ".") + 1

@@ -2,10 +2,12 @@ package policy
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -13,9 +15,12 @@ import (
 const (
 	// maxNearMisses is how many an explanation has.
 	maxNearMisses = 5
-	// maxTried bounds the questions that are tried to find them, each of which
-	// costs as much as a decision.
-	maxTried = 100
+	// maxTried bounds the questions that are tried to find them, some of which
+	// cost as much as a decision, and maxTrying the time that all but the first
+	// untimed of them take.
+	maxTried  = 100
+	maxTrying = 20 * time.Millisecond
+	untimed   = 10
 )
 
 // NearMiss is a rule that would allow what is denied if one thing about the
@@ -55,11 +60,15 @@ func (p pattern) anywhere() pattern {
 	return p
 }
 
-// sitesOf yields the sites of the host of q.
+// sitesOf yields the sites of the host of q. Of the wildcards above a special name
+// there are those that deny.
 func (p *Policy) sitesOf(q *question) iter.Seq[site] {
 	return func(yield func(site) bool) {
 		for key := range p.patterns(q.target) {
 			for _, at := range p.sites[key.anywhere()] {
+				if key.below && q.kind != ordinary && at.place >= p.denying {
+					break
+				}
 				if !yield(at) {
 					return
 				}
@@ -226,7 +235,8 @@ func (p *Policy) near(q *question) iter.Seq[variant] {
 // nearMisses returns the rules that would allow a variant of q, each once. They
 // are rules for the host and the caller of q: nothing is told of others, but to
 // who runs fetchgate.
-func (p *Policy) nearMisses(q *question) []NearMiss {
+func (p *Policy) nearMisses(ctx context.Context, q *question) []NearMiss {
+	began := time.Now()
 	var misses []NearMiss
 	seen := map[*rule]bool{}
 	tried := 0
@@ -234,11 +244,14 @@ func (p *Policy) nearMisses(q *question) []NearMiss {
 		if seen[v.by] {
 			continue
 		}
-		if tried++; tried > maxTried || len(misses) == maxNearMisses {
+		if tried++; tried > maxTried || len(misses) == maxNearMisses || ctx.Err() != nil || tried > untimed && time.Since(began) > maxTrying {
 			break
 		}
 		asked := newQuestion(&v.Ask)
-		if d, r := p.settle(&asked); r == v.by && d.Denied == nil && d.WouldDeny == nil {
+		if !v.by.takes(&asked) {
+			continue
+		}
+		if d, _, r := p.settle(&asked); r == v.by && d.Denied == nil && d.WouldDeny == nil {
 			seen[r] = true
 			misses = append(misses, NearMiss{Rule: r.name, At: r.at, Difference: v.difference})
 		}

@@ -33,7 +33,7 @@ func (c *compiler) addOrigins(path string, r *rule, f *faults) {
 	}
 	hasHTTP := false
 	for at, text := range r.origins {
-		p, hasPort, err := parseOrigin(text)
+		p, hasPort, err := parseOrigin(text, r.deny)
 		hasHTTP = hasHTTP || err != nil || p.Scheme == "http"
 		switch {
 		case err != nil:
@@ -65,8 +65,9 @@ func compilePorts(path string, in []int32, f *faults) []uint16 {
 
 // parseOrigin reads SCHEME://HOST or SCHEME://HOST:PORT. HOST is read as in the
 // URL of a fetch, so that both have one canonical form; it may also be "*" or
-// begin with "*.". Without a port the pattern has the scheme's default.
-func parseOrigin(text string) (p pattern, hasPort bool, err error) {
+// begin with "*.", which in a rule that denies may stand before any name. Without
+// a port the pattern has the scheme's default.
+func parseOrigin(text string, deny bool) (p pattern, hasPort bool, err error) {
 	scheme, rest, found := strings.Cut(text, "://")
 	switch {
 	case !found:
@@ -92,7 +93,7 @@ func parseOrigin(text string) (p pattern, hasPort bool, err error) {
 		d.Host = ""
 	}
 	if isBelow {
-		err = checkWildcard(d.Origin)
+		err = checkWildcard(d.Origin, deny)
 	}
 	hasPort = strings.Contains(authority[strings.LastIndexByte(authority, ']')+1:], ":")
 	return pattern{d.Origin, isAny || isBelow}, hasPort, err
@@ -107,13 +108,15 @@ func withoutReason(err error) error {
 	return err
 }
 
-// checkWildcard refuses "*.HOST" where it would match nothing or what anyone
-// can register.
-func checkWildcard(o fetch.Origin) error {
+// checkWildcard refuses "*.HOST" where it would match nothing, or would allow what
+// anyone can register.
+func checkWildcard(o fetch.Origin, deny bool) error {
 	below := someLabel + "." + o.Host
 	switch _, isAddress := o.Addr(); {
 	case isAddress:
 		return fmt.Errorf("%q: a wildcard stands for labels of a name, and addresses have none; name each address", "*."+o.Host)
+	case deny:
+		return nil
 	case isPublicSuffix(o.Host) || isPublicSuffix(below):
 		return fmt.Errorf("%q: anyone can register a name there (public suffix list); name the hosts", "*."+o.Host)
 	case kindOf(below) != ordinary:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxPathBytes is the longest path of a rule.
@@ -48,7 +49,7 @@ func parsePath(text string) ([]pathPattern, error) {
 			return nil, fmt.Errorf(`%.100q: "{name}" stands for a whole segment and "*" for all that follows the last '/'; nothing else does`, s)
 		case s == "" && (!isLast || below):
 			return nil, errors.New("a path that servers read in different ways matches nothing: write one '/' between two segments")
-		case isDots(decoded(s)) || strings.ContainsAny(decoded(s), `/\;%`):
+		case isDots(decoded(s)) || strings.ContainsAny(decoded(s), `/\;%`) || isUnreadable(s):
 			return nil, fmt.Errorf("%.100q: a path that servers read in different ways matches nothing; write the segments that are meant", s)
 		}
 	}
@@ -110,16 +111,42 @@ func readings(sent string) []string {
 // isPlain tells that a path has one reading.
 func isPlain(sent string) bool {
 	for i := range len(sent) {
-		switch sent[i] {
-		case '%', '\\', ';':
+		switch c := sent[i]; {
+		case c == '%' || c == '\\' || c == ';' || c < ' ' || c >= 0x7f:
 			return false
-		case '/':
+		case c == '/':
 			if i+1 < len(sent) && (sent[i+1] == '/' || sent[i+1] == '.') {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// isUnreadable tells that no list of readings of a path is complete: decoded as
+// often as the most lenient server does, it has what ends a path or text for some
+// (control characters, '?', '#'), what is no UTF-8, which may be another spelling
+// of a letter, or a '%' that begins no escape.
+func isUnreadable(sent string) bool {
+	for range maxDecodings + 1 {
+		if !utf8.ValidString(sent) || strings.ContainsAny(sent, "?#") {
+			return true
+		}
+		for i := range len(sent) {
+			if sent[i] < ' ' || sent[i] == 0x7f {
+				return true
+			}
+			if _, n := decodedByte(sent[i:]); sent[i] == '%' && n == 1 {
+				return true
+			}
+		}
+		next := decoded(sent)
+		if next == sent {
+			return false
+		}
+		sent = next
+	}
+	return false
 }
 
 // maxDecodings is how often the most lenient server decodes.

@@ -69,6 +69,8 @@ type Policy struct {
 	byPath bool
 	// underscores tells that a rule lets names of fields have '_'.
 	underscores bool
+	// settings tells that a rule has settings.
+	settings bool
 	// lax tells that a denial of rules may not count, by the mode of one or of all.
 	lax bool
 	// members are the callers that rules name; everyone tells that a rule is for
@@ -96,6 +98,9 @@ type Ask struct {
 	// Verbatim tells that the request is sent as it is, so that names of fields
 	// may have '_' without a rule.
 	Verbatim bool
+	// BodyBytes is how large the hop's body is, 0 where it has none, -1 where
+	// nobody knows.
+	BodyBytes int64
 }
 
 // Decision is a policy's answer.
@@ -129,6 +134,9 @@ type Decision struct {
 	// Credentials are the names of those that the rule applies, in its order. The
 	// list is not to be changed.
 	Credentials []string
+	// Settings are what the rule says about timeouts, retries, sizes and fields;
+	// nil: nothing.
+	Settings *fetch.RuleSettings
 	// Allow judges one address; its error is a *fetch.Denied. It is nil exactly
 	// if Denied is not, and safe for concurrent use.
 	Allow func(netip.AddrPort) error
@@ -185,22 +193,22 @@ func (p *Policy) AllowsUnderscoreFields() bool { return p.underscores }
 // as an address too.
 func (p *Policy) Decide(ask Ask) Decision {
 	q := newQuestion(&ask)
-	d, _ := p.settle(&q)
+	d, _, _ := p.settle(&q)
 	return d
 }
 
-// settle is the one way to a decision about q. It returns the rule that decides
-// too, or nil.
-func (p *Policy) settle(q *question) (d Decision, r *rule) {
-	v := p.byRules(q)
+// settle is the one way to a decision about q. It returns what rules say and the
+// rule that decides too, or nil.
+func (p *Policy) settle(q *question) (d Decision, v verdict, r *rule) {
+	v = p.byRules(q)
 	if v.denied != nil && v.mode == enforce {
 		d.Denied, d.Rule = v.denied, v.denied.Rule
-		return d, v.rule
+		return d, v, v.rule
 	}
 	carrier := v.carrier
 	if d.Denied = p.guard(q, carrier); d.Denied != nil {
 		d.Rule = d.Denied.Rule
-		return d, carrier
+		return d, v, carrier
 	}
 	d.Rule, d.Open = carrier.name, v.mode == open
 	if v.denied != nil {
@@ -211,14 +219,14 @@ func (p *Policy) settle(q *question) (d Decision, r *rule) {
 	}
 	d.AddressProfile, d.FilterMixed = carrier.opened.profile, carrier.filterMixed
 	d.AllowDowngrade, d.SendTraceparent = carrier.allowDowngrade, carrier.sendTraceparent
-	d.IsolateCaller, d.Credentials = carrier.isolateCaller, carrier.credentials
+	d.IsolateCaller, d.Credentials, d.Settings = carrier.isolateCaller, carrier.credentials, carrier.settings
 	d.Allow = p.allower(q.target, carrier)
 	if carrier.opened.loopback {
 		d.loopback = &loopback{table: p.table}
 		d.loopback.needed.Store(q.kind == loopbackName || q.isLiteral() && p.table.Classify(q.literal) == iana.Loopback)
 		d.Allow = d.loopback.noting(d.Allow)
 	}
-	return d, v.rule
+	return d, v, v.rule
 }
 
 // guard denies what no mode lets go ahead.
@@ -233,7 +241,7 @@ func (p *Policy) guard(q *question, r *rule) *fetch.Denied {
 	if !r.underscores && !q.ask.Verbatim && hasUnderscore(q.ask.Fields) {
 		return r.denyUnderscore(q)
 	}
-	return nil
+	return r.guardRequest(q)
 }
 
 // allower judges the addresses for a hop that r carries out.
@@ -262,6 +270,8 @@ type question struct {
 	target
 	ask  *Ask
 	path string
+	// facts are what conditions see of ask; nil until one asks.
+	facts *facts
 }
 
 func newQuestion(ask *Ask) question {

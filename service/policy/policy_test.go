@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -177,7 +178,7 @@ func checkCase(t *testing.T, p *policy.Policy, words []string) {
 // checkExplained holds what Explain says to a decision.
 func checkExplained(t *testing.T, p *policy.Policy, ask policy.Ask, d policy.Decision) {
 	t.Helper()
-	e := p.Explain(ask)
+	e := p.Explain(context.Background(), ask)
 	if e.Decision.Rule != d.Rule || (e.Decision.Denied == nil) != (d.Denied == nil) || (e.Decision.WouldDeny == nil) != (d.WouldDeny == nil) || e.Decision.Open != d.Open {
 		t.Errorf("%s %s: Decide says %+v, Explain %+v", ask.Method, ask.Destination.URL(), d, e.Decision)
 	}

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ func forBilling() []*configv1.Rule {
 func TestRulesOfOthersAreNotTold(t *testing.T) {
 	p := compile(t, forBilling(), placed())
 	told := func(method, host string) string {
-		e := p.Explain(policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: method, Destination: parseURL(t, "https://"+host+"/")})
+		e := p.Explain(context.Background(), policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: method, Destination: parseURL(t, "https://"+host+"/")})
 		text := fmt.Sprint(e.Decision.Rule, e.Decision.Denied, e.Why, e.Hint, e.Checks, e.NearMisses, e.RuleAt, e.Owner)
 		host, _, _ = strings.Cut(host, ":")
 		return strings.NewReplacer(host, "HOST", ":444", "", "port 444", "port 443").Replace(text)
@@ -61,7 +62,7 @@ func TestNearMissesOfNewKeys(t *testing.T) {
 	} {
 		ask := policy.Ask{Caller: c.caller, Method: "GET", Destination: parseURL(t, c.url)}
 		var got []string
-		for _, n := range p.Explain(ask).NearMisses {
+		for _, n := range p.Explain(context.Background(), ask).NearMisses {
 			got = append(got, n.Rule+": "+n.Difference)
 		}
 		slices.Sort(got)
@@ -96,7 +97,7 @@ func TestStepsOfNewKeys(t *testing.T) {
 		{"GET", "https://ledger.example.com/", nil, "", "caller !origin"},
 	} {
 		ask := policy.Ask{Caller: fetch.Caller{Name: "shop"}, Method: c.method, Destination: parseURL(t, c.url), Fields: c.fields, Labels: map[string]string{"a": c.label}}
-		e := p.Explain(ask)
+		e := p.Explain(context.Background(), ask)
 		if got := stepsOf(e.Checks); got != c.steps {
 			t.Errorf("%s %s: checks %q, want %q", c.method, c.url, got, c.steps)
 		}

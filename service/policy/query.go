@@ -28,21 +28,25 @@ func compileQuery(path string, in map[string]string, f *faults) []param {
 }
 
 // takesQuery reports whether a query has every parameter that the rule names. An
-// upstream may take any of several values of one name: a rule that allows needs
-// each to be the one that it names, a rule that denies only one.
+// upstream may take any of several values of one name, and ';' for what stands
+// between two: a rule that allows needs each to be the one that it names, however
+// the query is read, a rule that denies only one.
 func (r *rule) takesQuery(q *question) bool {
 	if len(r.query) == 0 {
 		return true
 	}
 	query := q.ask.Destination.RawQuery()
-	return !slices.ContainsFunc(r.query, func(p param) bool { return !p.isIn(query, r.deny) })
+	return !slices.ContainsFunc(r.query, func(p param) bool {
+		narrow, wide := p.isIn(query, r.deny, false), p.isIn(query, r.deny, true)
+		return !(narrow && wide || r.deny && (narrow || wide))
+	})
 }
 
 // isIn reports whether the query has p: if once, with one of its values, else
-// with all of them.
-func (p param) isIn(query string, once bool) bool {
+// with all of them. wide is as for split.
+func (p param) isIn(query string, once, wide bool) bool {
 	found := false
-	for name, value := range split(query, once) {
+	for name, value := range split(query, wide) {
 		if !isForm(name, p.name) {
 			continue
 		}

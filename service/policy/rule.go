@@ -41,6 +41,11 @@ var carriedOut = map[protoreflect.Name]bool{
 	"credentials":               true,
 	"isolate":                   true,
 	"send_traceparent":          true,
+	"set_fields":                true,
+	"remove_fields":             true,
+	"timeouts":                  true,
+	"retry":                     true,
+	"limits":                    true,
 }
 
 // ofDenying are the fields of a rule that denies: the others say how something
@@ -91,6 +96,7 @@ type rule struct {
 	isolateCaller   bool
 	underscores     bool
 	credentials     []string
+	settings        *fetch.RuleSettings // nil if it has none
 }
 
 // whom returns who can change the rule, for a hint.
@@ -130,7 +136,9 @@ func (c *compiler) add(i int, in *configv1.Rule, f *faults) {
 		isolateCaller:   choice(path+".isolate", in.GetIsolate(), "caller", "shared", f),
 		underscores:     in.GetAllowUnderscoreFields(),
 		credentials:     slices.Clone(in.GetCredentials()),
+		settings:        compileSettings(path, in, f),
 	}
+	c.policy.settings = c.policy.settings || r.settings != nil
 	c.policy.written = append(c.policy.written, r)
 	c.policy.named[r.name] = r
 	c.addPaths(path+".paths", in.GetPaths(), r, f)

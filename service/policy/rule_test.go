@@ -41,6 +41,11 @@ var (
 		"credentials":             {Credentials: []string{"partner-key"}},
 		"isolate":                 {Isolate: "caller"},
 		"send_traceparent":        {SendTraceparent: true},
+		"set_fields":              {SetFields: map[string]string{"X-Team": "shop"}},
+		"remove_fields":           {RemoveFields: []string{"X-Team"}},
+		"timeouts":                {Timeouts: &configv1.Timeouts{}},
+		"retry":                   {Retry: &configv1.RuleRetry{}},
+		"limits":                  {Limits: &configv1.RuleLimits{}},
 	}
 	refused = map[protoreflect.Name]*configv1.Rule{
 		"dangerous_allow_metadata":      {DangerousAllowMetadata: true},
@@ -54,11 +59,6 @@ var (
 		"source_address":                {SourceAddress: "10.0.0.1"},
 		"tls_profile":                   {TlsProfile: "strict"},
 		"proxy_profile":                 {ProxyProfile: "dmz"},
-		"set_fields":                    {SetFields: map[string]string{"X-Team": "shop"}},
-		"remove_fields":                 {RemoveFields: []string{"X-Team"}},
-		"timeouts":                      {Timeouts: &configv1.Timeouts{}},
-		"retry":                         {Retry: &configv1.RuleRetry{}},
-		"limits":                        {Limits: &configv1.RuleLimits{}},
 	}
 )
 

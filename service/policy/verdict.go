@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -95,11 +96,38 @@ func (p *Policy) judged(q *question, from int) verdict {
 			named = o.rule
 		}
 	}
+	if isUnreadable(q.path) {
+		if by := p.lookingAtPath(&other, from); by != nil {
+			agreed, strictest = false, min(strictest, by.mode)
+			named = cmp.Or(named, by)
+		}
+	}
 	if agreed {
 		return p.verdictOf(q, first)
 	}
 	return verdict{rule: named, denied: named.denyAmbiguous(q), mode: strictest, carrier: p.beyond}
 }
+
+// lookingAtPath returns the strictest of the rules at or behind from that look at
+// the path of a request such as q, or nil.
+func (p *Policy) lookingAtPath(q *question, from int) (strictest *rule) {
+	for s := range p.sitesOf(q) {
+		r := p.ordered[s.place]
+		if s.place < from || s.scheme != q.origin.Scheme || s.port != q.origin.Port || !r.looksAtPath() || !r.takesCaller(q) || !r.takesMethod(q) {
+			continue
+		}
+		if r.mode == enforce {
+			return r
+		}
+		if strictest == nil || r.mode < strictest.mode {
+			strictest = r
+		}
+	}
+	return strictest
+}
+
+// looksAtPath reports whether the path can make a difference to r.
+func (r *rule) looksAtPath() bool { return len(r.paths) > 0 || r.when != nil && r.when.byPath }
 
 // verdictOf is the verdict where every reading has the outcome o.
 func (p *Policy) verdictOf(q *question, o outcome) verdict {
@@ -114,6 +142,9 @@ func (p *Policy) verdictOf(q *question, o outcome) verdict {
 		v.denied = o.rule.denyMatched(q)
 	default:
 		v.denied = o.rule.denyUnclear(q, o.why)
+		if v.mode != open {
+			v.carrier = p.beyond // the rule opens nothing before its condition holds
+		}
 	}
 	if o.rule != nil && o.rule.deny && o.why != isClear {
 		v.denied = o.rule.denyUnclear(q, o.why)
@@ -147,6 +178,6 @@ func (r *rule) denyAmbiguous(q *question) *fetch.Denied {
 		Reason:  fetch.ReasonPathAmbiguous,
 		Rule:    r.name,
 		Message: "servers read the path in more than one way, and policy decides about each in another",
-		Hint:    q.next("Send a path without percent-encoded slashes and dots, dot segments, doubled slashes, '\\' and ';'."),
+		Hint:    q.next("Send a path without percent-encoded letters, slashes and dots, dot segments, doubled slashes, '\\' and ';'."),
 	}
 }

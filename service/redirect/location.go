@@ -35,8 +35,8 @@ func single(fields []fetch.Field, name string) (string, error) {
 	return value, nil
 }
 
-// invalid says why a Location cannot be followed. What is said holds no
-// userinfo and no query, which may be secret.
+// invalid says why a Location cannot be followed. What is said quotes nothing of
+// it: an upstream may show there what it was sent.
 func invalid(format string, args ...any) error {
 	return refused(fetch.ReasonInvalidRedirectURL, "the Location of the redirect cannot be followed: "+fmt.Sprintf(format, args...))
 }
@@ -61,17 +61,19 @@ func refused(reason fetch.Reason, message string) *fetch.Failure {
 	return f
 }
 
-// failure says of a Location what fetch.ParseURL says of the URL it leads to.
+// failure says which part of the URL that a Location leads to fetch.ParseURL
+// refuses. What fetch.ParseURL says of it quotes the part, in which an upstream may
+// show what it was sent.
 func failure(err error) error {
 	e := (*fetch.URLError)(nil)
 	switch {
 	case !errors.As(err, &e):
-		return invalid("%v", err)
+		return invalid("the URL that it leads to is not one that is requested")
 	case e.Part == "url":
 		// The URL is absolute and free of controls, so it is its length.
 		return tooLong()
 	case e.Part == "userinfo":
 		return invalid("it has a user name or password before '@'; those are never taken from an upstream")
 	}
-	return invalid("%s", e.Message)
+	return invalid("the %s of the URL that it leads to is not a valid one", e.Part)
 }

@@ -28,6 +28,9 @@ func resolve(base fetch.Destination, location string) (fetch.Destination, error)
 		return fetch.Destination{}, err
 	}
 	ref = ref.onto(base)
+	if ref.authority == "" || ref.authority[0] == ':' {
+		return fetch.Destination{}, invalid("the URL that it leads to has no host")
+	}
 	var b strings.Builder
 	b.WriteString(ref.scheme + "://" + ref.authority + removeDotSegments(ref.path))
 	if ref.hasQuery {

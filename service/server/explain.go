@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
+	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
-	"github.com/fetchgate/fetchgate/service/policy"
 )
 
 // Explain plans the request as Fetch does and asks the policy that Fetch asks.
@@ -33,10 +33,10 @@ func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (
 	plan.Caller = who
 	answer := &fetchgatev1.ExplainResponse{Generation: plan.Generation, Clamped: plan.Clamped}
 	if m.GetRequest() != nil {
-		answer.Limits = planLimits(plan)
+		answer.Limits, _ = effective(plan, nil)
 	}
 	if isJudged(plan) {
-		under.judge(plan, answer)
+		under.judge(ctx, plan, answer)
 	}
 	if len(violations) > 0 {
 		answer.Allowed, answer.Why = false, invalid(violations).message
@@ -79,11 +79,8 @@ func isJudged(plan *fetch.Plan) bool {
 }
 
 // judge adds what policy says of the plan.
-func (s *Snapshot) judge(plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
-	said := s.policy.Explain(policy.Ask{
-		Caller: plan.Caller, Method: plan.Method, Destination: plan.Destination,
-		Fields: plan.Fields, Labels: plan.Labels, Verbatim: plan.Verbatim,
-	})
+func (s *Snapshot) judge(ctx context.Context, plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
+	said := s.policy.Explain(ctx, engine.PolicyAsk(plan))
 	answer.Allowed = said.Decision.Denied == nil
 	answer.CanonicalUrl = plan.Destination.RedactedURL()
 	answer.Rule, answer.RuleLocation = said.Decision.Rule, said.RuleAt
@@ -96,13 +93,13 @@ func (s *Snapshot) judge(plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) 
 	}
 	if said.Decision.Denied == nil {
 		judgeCredentials(plan, said.Decision, answer)
+		answer.Limits, answer.Clamped = effective(plan, said.Decision.Settings)
 	}
 }
 
-// planLimits are the limits that the report of a plan begins with.
-func planLimits(plan *fetch.Plan) *fetchgatev1.EffectiveLimits {
-	return limitsMessage(&fetch.Report{
-		Timeouts: plan.Timeouts, Response: plan.Response, Throughput: plan.MinThroughput,
-		MaxAttempts: plan.Retry.MaxAttempts, MaxRedirects: plan.Redirect.Max,
-	})
+// effective are the limits that are in force on the first hop of a plan, by the
+// settings of its rule, and what the request asks for beyond them.
+func effective(plan *fetch.Plan, s *fetch.RuleSettings) (*fetchgatev1.EffectiveLimits, []string) {
+	r := engine.FirstHop(plan, s)
+	return limitsMessage(r), r.Clamped
 }

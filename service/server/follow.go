@@ -22,6 +22,7 @@ func (d *draft) retries(m *fetchgatev1.RetryPolicy) {
 		d.wrong(p.Path, "%s", p.Message)
 	}
 	d.plan.Retry = plan
+	d.plan.Asked.Attempts, d.plan.Asked.Conditions = m != nil && m.MaxAttempts != nil, len(m.GetConditions()) > 0
 	d.plan.Clamped = append(d.plan.Clamped, clamped...)
 }
 

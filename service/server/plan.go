@@ -55,7 +55,7 @@ func (d *draft) notOffered(path, format string, args ...any) {
 // *refusal that names every field that is wrong.
 func (p planner) plan(s shape, request *fetchgatev1.HttpRequest, options *fetchgatev1.FetchOptions) (*fetch.Plan, error) {
 	d := &draft{planner: p, shape: s, plan: &fetch.Plan{
-		RPC: s.rpc, MaxDials: p.limits.MaxDialsPerAttempt,
+		RPC: s.rpc, Needs: rightTo[s.rpc], MaxDials: p.limits.MaxDialsPerAttempt,
 		TLS: p.tls, Generation: p.generation, Verbatim: options.GetVerbatim(),
 	}}
 	if request == nil {
@@ -151,6 +151,11 @@ func (d *draft) timeouts(m *fetchgatev1.Timeouts) {
 	} else {
 		t.Total = d.duration("options.timeouts.total", m.GetTotal(), def.Total, most.Total)
 	}
+	d.plan.Asked.Timeouts = fetch.Timeouts{
+		DNS: named(m.GetDns(), t.DNS), Connect: named(m.GetConnect(), t.Connect), TLS: named(m.GetTls(), t.TLS),
+		Head: named(m.GetResponseHeader(), t.Head), Idle: named(m.GetIdleRead(), t.Idle), Write: named(m.GetWrite(), t.Write),
+		Pool: named(m.GetPool(), t.Pool), Attempt: named(m.GetAttempt(), t.Attempt), Total: named(m.GetTotal(), t.Total),
+	}
 	d.plan.MinThroughput = d.limits.MinThroughput
 	if m != nil && m.MinThroughputBytesPerSecond != nil {
 		rate := m.GetMinThroughputBytesPerSecond()
@@ -160,6 +165,14 @@ func (d *draft) timeouts(m *fetchgatev1.Timeouts) {
 		}
 		d.plan.MinThroughput.Bytes = rate * int64(d.plan.MinThroughput.Over/time.Second)
 	}
+}
+
+// named is the timeout that m became; 0 where the request does not name it.
+func named(m *durationpb.Duration, timeout time.Duration) time.Duration {
+	if m == nil {
+		return 0
+	}
+	return timeout
 }
 
 // duration returns the timeout at path: the default if it is unset, the maximum
@@ -206,6 +219,7 @@ func (d *draft) response(m *fetchgatev1.ResponseOptions) {
 		d.wrong("options.response.chunk_boundaries", "the answer of %s is one piece, in which nothing tells where chunks end; use StreamFetch, or leave it out", d.rpc)
 	}
 	if m.MaxBodyBytes != nil {
+		d.plan.Asked.BodyBytes = true
 		if most := d.number("options.response.max_body_bytes", m.GetMaxBodyBytes(), 0, r.MaxBodyBytes); most < r.MaxBodyBytes {
 			r.MaxBodyBytes, r.TooLarge = most, fetch.ReasonBodyTooLarge
 		}

@@ -109,6 +109,9 @@ func judgeCredentials(plan *fetch.Plan, d policy.Decision, answer *fetchgatev1.E
 	for _, u := range uses {
 		detail := "one of the request goes along: " + u.Kind
 		switch {
+		case u.Dropped && !plan.Held.Named(u.Name).For(plan.Caller):
+			// What others use is not its business.
+			detail = "one of the rule is left out: it is not bound to this caller"
 		case u.Dropped:
 			detail = fmt.Sprintf("the rule's %q is left out: it is not bound to this caller, origin, method and path", u.Name)
 		case u.Name != "":

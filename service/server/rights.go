@@ -43,6 +43,6 @@ func withoutRight(who fetch.Caller, anyOf fetch.Rights) *refusal {
 	}
 	return &refusal{
 		code: codes.PermissionDenied, reason: reasonRightMissing,
-		message: fmt.Sprintf("the caller %s has no right to %s. Ask %s to have it added to the caller's rights", who.Name, strings.Join(names, " or "), owner),
+		message: fmt.Sprintf("the caller %s lacks the right %s. Ask %s to have it added to callers[].rights", who.Name, strings.Join(names, " or "), owner),
 	}
 }

@@ -65,7 +65,7 @@ func TestRights(t *testing.T) {
 			if missing == has {
 				t.Errorf("%s with the right %s: got %v", rpc.name, right, err)
 			}
-			if missing && !(strings.Contains(got.message, "no right to "+strings.Join(rpc.any, " or ")) && strings.Contains(got.message, "its owner, team-payments,") && strings.Contains(got.message, "billing")) {
+			if missing && !(strings.Contains(got.message, "lacks the right "+strings.Join(rpc.any, " or ")) && strings.Contains(got.message, "its owner, team-payments,") && strings.Contains(got.message, "billing")) {
 				t.Errorf("%s: the error is %q", rpc.name, got.message)
 			}
 		}

@@ -359,7 +359,7 @@ func (x *ExplainResponse) GetClamped() []string {
 type PolicyCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the check: "origin", "port", "caller", "method", "path", "query",
-	// "header", "when", "deny", "mode", "name", "address", "field".
+	// "header", "when", "deny", "mode", "name", "address", "field", "body".
 	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// Whether it passed.
 	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`

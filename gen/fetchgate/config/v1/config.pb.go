@@ -37,8 +37,9 @@ type Config struct {
 	// loopback the server then refuses to start.
 	Callers []*Caller `protobuf:"bytes,3,rep,name=callers,proto3" json:"callers,omitempty"`
 	// What may be fetched: a rule that denies wins, else the first that matches
-	// decides. Absent: http on port 80 and https on port 443 of public addresses.
-	// Present: nothing else.
+	// decides, and nothing else may be. Absent from a file: nothing may be fetched.
+	// Only without any file: http on port 80 and https on port 443 of public
+	// addresses.
 	Rules []*Rule `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
 	// The TLS handshake with upstreams.
 	UpstreamTls *UpstreamTls `protobuf:"bytes,5,opt,name=upstream_tls,json=upstreamTls,proto3" json:"upstream_tls,omitempty"`
@@ -1417,15 +1418,16 @@ type Rule struct {
 	Credentials []string `protobuf:"bytes,30,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Who shares connections: "shared" (the default) or "caller".
 	Isolate string `protobuf:"bytes,31,opt,name=isolate,proto3" json:"isolate,omitempty"`
-	// Header fields to set.
+	// Header fields to set, in the place of the request's of that name. Neither
+	// Authorization nor Cookie.
 	SetFields map[string]string `protobuf:"bytes,32,rep,name=set_fields,json=setFields,proto3" json:"set_fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Names of header fields to remove.
+	// Names of header fields of requests that do not go out.
 	RemoveFields []string `protobuf:"bytes,33,rep,name=remove_fields,json=removeFields,proto3" json:"remove_fields,omitempty"`
 	// Whether traceparent goes to the upstream. Default false.
 	SendTraceparent bool `protobuf:"varint,34,opt,name=send_traceparent,json=sendTraceparent,proto3" json:"send_traceparent,omitempty"`
-	// Timeouts that replace the server's defaults.
+	// Timeouts that replace the server's defaults, for requests that name none.
 	Timeouts *Timeouts `protobuf:"bytes,35,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
-	// Retries that replace the server's defaults.
+	// Retries that replace the server's defaults, for requests that do not say.
 	Retry *RuleRetry `protobuf:"bytes,36,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Limits for what the rule allows.
 	Limits        *RuleLimits `protobuf:"bytes,37,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -1728,8 +1730,8 @@ type RuleRetry struct {
 	// The most attempts, the first included.
 	MaxAttempts *int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
 	// The conditions, in Envoy's words: "connect-failure", "refused-stream",
-	// "reset", "5xx", "gateway-error", "retriable-4xx",
-	// "retriable-status-codes", "retriable-headers".
+	// "reset", "5xx", "gateway-error", "retriable-4xx", and "timeout",
+	// "retry-after".
 	Conditions    []string `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
