@@ -195,6 +195,7 @@ func TestPolicyDiffUntold(t *testing.T) {
 		{"a query, and one was there", "{name: a, " + origin + "}", "{name: a, " + origin + ", query: {a: b}}", map[string]any{"redacted": []string{"query"}}, "1 cannot be told"},
 		{"a field where another rule allows", "{name: a, " + origin + "}", "{name: b, " + origin + ", headers: [X]}, {name: a, " + origin + "}", nil, "1 decided alike"},
 		{"a denial with a field", "{name: a, " + origin + "}", "{name: a, " + origin + "}, {name: no, action: deny, " + origin + ", headers: [X]}", nil, "1 cannot be told"},
+		{"a denial of names that only denials may have", "{name: a, " + origin + "}", "{name: a, " + origin + `}, {name: no, action: deny, origins: ["https://*.internal"], headers: [X]}`, nil, "1 decided alike"},
 		{"a condition of another origin", "{name: a, " + origin + "}", "{name: a, " + origin + `}, {name: b, origins: ["https://b.example"], when: "false"}`, nil, "1 decided alike"},
 		{"an address that is known", "{name: a, " + origin + "}", "{name: a, " + origin + ", deny_addresses: [203.0.113.0/24, 8.8.8.0/24]}", map[string]any{"remote_address": "8.8.8.8:443"}, "allow to deny: 1 request"},
 		{"an address that is left", "{name: a, " + origin + "}", "{name: a, " + origin + ", deny_addresses: [8.8.8.0/24]}", map[string]any{"remote_address": "9.9.9.9:443"}, "1 decided alike"},

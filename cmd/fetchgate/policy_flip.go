@@ -149,7 +149,6 @@ func newVariants(rules *rulebook, hasQuery bool) (*variants, error) {
 			bare.Query = nil
 		}
 		denies := scopeOf(bare)
-		denies.Action = "deny"
 		switch {
 		case r.GetAction() == "deny":
 			strict = append(strict, bare)
@@ -175,10 +174,11 @@ func newVariants(rules *rulebook, hasQuery bool) (*variants, error) {
 	return v, err
 }
 
-// scopeOf is a rule that allows for what r is for, and opens nothing.
+// scopeOf is a rule that denies what r is for: one may have every origin that any
+// rule may have.
 func scopeOf(r *configv1.Rule) *configv1.Rule {
 	return &configv1.Rule{
-		Name: r.GetName(), Mode: r.GetMode(), Callers: r.GetCallers(), Origins: r.GetOrigins(), Ports: r.GetPorts(),
+		Action: "deny", Name: r.GetName(), Mode: r.GetMode(), Callers: r.GetCallers(), Origins: r.GetOrigins(), Ports: r.GetPorts(),
 		Methods: r.GetMethods(), Paths: r.GetPaths(), Query: r.GetQuery(),
 	}
 }

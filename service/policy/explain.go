@@ -110,7 +110,7 @@ func (p *Policy) ruleChecks(q *question, v verdict) []Check {
 		name := q.ask.Caller.Name
 		steps = append(steps, ruleCheck("caller", p.everyone || p.members[name], "the caller "+name))
 	}
-	left := slices.Collect(p.atOrigin(q))
+	left := slices.Collect(p.atOrigin(q, false))
 	steps = append(steps, p.originCheck(q), ruleCheck("port", len(left) > 0, "the port "+strconv.Itoa(int(q.origin.Port))))
 	readings := p.readings(q)
 	for _, c := range checks {

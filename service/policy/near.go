@@ -83,13 +83,13 @@ func (r *rule) isShown(q *question) bool {
 	return r.takesCaller(q) || q.ask.Caller.Rights&fetch.RightOperate != 0
 }
 
-// atOrigin yields the allowing rules for the origin and the caller of q, whatever
-// its path, in their order.
-func (p *Policy) atOrigin(q *question) iter.Seq[*rule] {
+// atOrigin yields the rules for the origin and the caller of q, those that deny or
+// those that allow, whatever its path, in their order.
+func (p *Policy) atOrigin(q *question, deny bool) iter.Seq[*rule] {
 	var at []int
 	for s := range p.sitesOf(q) {
 		r := p.ordered[s.place]
-		if s.scheme == q.origin.Scheme && s.port == q.origin.Port && !r.deny && r.takesCaller(q) {
+		if s.scheme == q.origin.Scheme && s.port == q.origin.Port && r.deny == deny && r.takesCaller(q) {
 			at = append(at, s.place)
 		}
 	}
