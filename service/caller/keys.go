@@ -8,7 +8,6 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/json"
+
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 const (
@@ -141,35 +142,18 @@ func (f *keyFile) look() {
 // readKeys returns what a file holds, and also with an error what is known about
 // the file.
 func readKeys(name string) ([]byte, fs.FileInfo, error) {
-	// A pipe or a device could keep the server waiting.
-	about, err := os.Stat(name)
-	if err == nil && !about.Mode().IsRegular() {
-		return nil, about, errors.New("is not a regular file; name a JSON Web Key Set")
+	content, about, err := file.Read(name, maxKeyFileBytes)
+	switch {
+	case err == nil:
+		return content, about, nil
+	case errors.Is(err, file.ErrNotRegular):
+		err = errors.New("is not a regular file; name a JSON Web Key Set")
+	case errors.Is(err, file.ErrTooLarge):
+		err = errors.New("is larger than 1048576 bytes, the most that is read; leave out keys that are no longer used")
+	default:
+		err = fmt.Errorf("cannot be read: %w; check the permissions and the name, which starts at the directory of the configuration", file.Cause(err))
 	}
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, about, fmt.Errorf("cannot be read: %w; check the permissions and the name, which starts at the directory of the configuration", cause(err))
-	}
-	defer file.Close()
-	if about, err = file.Stat(); err != nil {
-		return nil, nil, fmt.Errorf("cannot be read: %w", cause(err))
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxKeyFileBytes+1))
-	if err != nil {
-		return nil, about, fmt.Errorf("cannot be read: %w", cause(err))
-	}
-	if len(content) > maxKeyFileBytes {
-		return nil, about, errors.New("is larger than 1048576 bytes, the most that is read; leave out keys that are no longer used")
-	}
-	return content, about, nil
-}
-
-// cause leaves out the name of the file.
-func cause(err error) error {
-	if failed, ok := errors.AsType[*fs.PathError](err); ok {
-		return failed.Err
-	}
-	return err
+	return nil, about, err
 }
 
 // keySet is what the content of a file became.

@@ -13,14 +13,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"syscall"
 
 	"buf.build/go/protoyaml"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 // maxFileBytes is the largest configuration, or certificate file, that is read.
@@ -128,33 +125,11 @@ func unforeseen(err error) Problem {
 	return Problem{Message: fmt.Sprintf("cannot be decoded: %v; please report it together with the file", err)}
 }
 
-var errNotRegular = errors.New("it is not a regular file")
-
-// readFile reads one byte more than may be there, for the check to see it. What is
-// not a regular file is refused, not waited for: the other end of a pipe may never
-// come.
+// readFile reads one byte more than may be there, for the check to see it.
 func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, plainCause(err)
+	text, _, err := file.Read(path, maxFileBytes)
+	if errors.Is(err, file.ErrTooLarge) {
+		err = nil
 	}
-	defer f.Close()
-	about, err := f.Stat()
-	if err != nil {
-		return nil, plainCause(err)
-	}
-	if !about.Mode().IsRegular() {
-		return nil, errNotRegular
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	return text, plainCause(err)
-}
-
-// plainCause leaves out the name of the file, which every problem begins with.
-func plainCause(err error) error {
-	var failed *fs.PathError
-	if errors.As(err, &failed) {
-		return failed.Err
-	}
-	return err
+	return text, file.Cause(err)
 }

@@ -7,9 +7,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
+
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 // Roots returns the certificate authorities that upstreams are verified with:
@@ -50,19 +51,17 @@ func (l *Loaded) readAuthorities(refuse func(path, message string)) {
 }
 
 // readPEM returns what a file holds.
-func readPEM(file string) ([]byte, error) {
-	// A pipe or a device could keep the server waiting.
-	if stat, err := os.Stat(file); err == nil && !stat.Mode().IsRegular() {
+func readPEM(name string) ([]byte, error) {
+	text, _, err := file.Read(name, maxFileBytes)
+	switch {
+	case err == nil:
+		return text, nil
+	case errors.Is(err, file.ErrNotRegular):
 		return nil, errors.New("is not a regular file; name a PEM file")
-	}
-	text, err := readFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w; check the permissions and the name, which starts at the directory of the configuration", err)
-	}
-	if len(text) > maxFileBytes {
+	case errors.Is(err, file.ErrTooLarge):
 		return nil, fmt.Errorf("is larger than %d bytes, the most that is read; split it", maxFileBytes)
 	}
-	return text, nil
+	return nil, fmt.Errorf("cannot be read: %w; check the permissions and the name, which starts at the directory of the configuration", file.Cause(err))
 }
 
 func readCertificates(file string) ([]*x509.Certificate, error) {

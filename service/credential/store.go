@@ -3,7 +3,6 @@ package credential
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -13,6 +12,7 @@ import (
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 // Options are what a Store is made with.
@@ -242,37 +242,18 @@ func readCertificate(path string, c *configv1.HeldCertificate, file func(string)
 // maxFileBytes is the largest file that is read.
 const maxFileBytes = 256 << 10
 
-func readFile(path, file string) ([]byte, error) {
-	refused := func(why string) error { return atSetting(path, "%q %s", file, why) }
-	about, err := os.Stat(file)
+func readFile(path, name string) ([]byte, error) {
+	b, _, err := file.Read(name, maxFileBytes)
+	refused := func(why string) error { return atSetting(path, "%q %s", name, why) }
 	switch {
+	case err == nil:
+		return b, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &SettingError{path, fmt.Sprintf("%q is not there; the name starts at the directory of the configuration", file), true}
-	case err != nil:
-		return nil, refused("cannot be read: " + bare(err).Error())
-	case !about.Mode().IsRegular():
-		return nil, refused("is not a regular file") // a pipe could keep the server waiting
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, refused("cannot be read: " + bare(err).Error())
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err != nil {
-		return nil, refused("cannot be read: " + bare(err).Error())
-	}
-	if len(b) > maxFileBytes {
+		return nil, &SettingError{path, fmt.Sprintf("%q is not there; the name starts at the directory of the configuration", name), true}
+	case errors.Is(err, file.ErrNotRegular):
+		return nil, refused("is not a regular file")
+	case errors.Is(err, file.ErrTooLarge):
 		return nil, refused(fmt.Sprintf("is larger than %d bytes", maxFileBytes))
 	}
-	return b, nil
-}
-
-// bare leaves out the name of the file.
-func bare(err error) error {
-	var failed *fs.PathError
-	if errors.As(err, &failed) {
-		return failed.Err
-	}
-	return err
+	return nil, refused("cannot be read: " + file.Cause(err).Error())
 }

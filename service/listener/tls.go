@@ -6,12 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 // lookEvery is the least time between two looks at the files.
@@ -152,19 +152,16 @@ func (f TLSFiles) read() (contents, error) {
 }
 
 func readFile(name string) ([]byte, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read a file of grpc.tls: %w; see that it is there and that fetchgate may read it", err)
-	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read a file of grpc.tls: %w", err)
-	}
-	if len(content) > maxFileBytes {
+	content, _, err := file.Read(name, maxFileBytes)
+	switch {
+	case err == nil:
+		return content, nil
+	case errors.Is(err, file.ErrTooLarge):
 		return nil, fmt.Errorf("%s of grpc.tls is larger than 1 MiB; give a PEM file", name)
+	case errors.Is(err, file.ErrNotRegular):
+		return nil, fmt.Errorf("%s of grpc.tls is not a regular file; give a PEM file", name)
 	}
-	return content, nil
+	return nil, fmt.Errorf("cannot read a file of grpc.tls: %w; see that it is there and that fetchgate may read it", err)
 }
 
 func (f TLSFiles) load(c contents) (*loaded, error) {
