@@ -58,6 +58,16 @@ func (s *byteSet) outside(text string) int {
 	return -1
 }
 
+// IsToken tells whether s is one (RFC 9110 section 5.6.2).
+func IsToken[T string | []byte](s T) bool {
+	for i := range len(s) {
+		if !tokenBytes[s[i]] {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
 // URLError says which part of a URL is wrong and how to write it. Message
 // holds no userinfo, no query and never the whole URL.
 type URLError struct {

@@ -156,18 +156,11 @@ func (p *parser) fields(m []string) {
 		return
 	}
 	for i, name := range m {
-		if !isToken(name) || len(name) > maxNameBytes {
+		if !fetch.IsToken(name) || len(name) > maxNameBytes {
 			p.wrong(fmt.Sprintf("response_headers[%d]", i), "it is not a token of 1 to %d bytes, as the name of a field is (RFC 9110 section 5.1)", maxNameBytes)
 		}
 	}
 	p.plan.Fields = slices.Clone(m)
-}
-
-// isToken goes by RFC 9110 section 5.6.2.
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	})
 }
 
 func (p *parser) methods(m []string) {

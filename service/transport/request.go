@@ -39,7 +39,7 @@ func checkRequest(x *exchange) error {
 		return mistake("the route allows no dial")
 	case min(t.Pool, t.TLS, t.Head, t.Idle, t.Write) <= 0:
 		return mistake("a timeout is not set")
-	case !h1.IsToken(r.Method):
+	case !fetch.IsToken(r.Method):
 		return mistake("the method is not a token")
 	case r.Method == http.MethodConnect:
 		return mistake("CONNECT is not a method of a hop")
@@ -96,7 +96,7 @@ func checkFields(fields []fetch.Field) error {
 // checkField refuses a field that is the transport's own.
 func checkField(f fetch.Field) error {
 	switch {
-	case !h1.IsToken(f.Name):
+	case !fetch.IsToken(f.Name):
 		return mistake("the name of a field is not a token")
 	case isOwn(f.Name):
 		return mistake("the field " + f.Name + " is the transport's own")

@@ -1,6 +1,10 @@
 package h1
 
-import "math"
+import (
+	"math"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
+)
 
 // What a chunked body may hold beside its data: bytes of one chunk-size line,
 // and of all of them beyond what a body in chunks of a decent size needs.
@@ -94,7 +98,7 @@ func (c *chunks) sizeLine(b byte) *Fault {
 	}
 	switch {
 	case c.at == atExtName && (b == ' ' || b == '\t'):
-	case c.at == atExtName && !tokenBytes[b]:
+	case c.at == atExtName && !fetch.IsToken([]byte{b}):
 		return invalidChunk("an extension of a chunk has no name")
 	case c.at == atExtName:
 		c.at = atExt

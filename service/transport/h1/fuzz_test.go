@@ -98,7 +98,7 @@ func checkHead(t *testing.T, raw []byte, h fetch.Head) {
 		t.Fatalf("read %q, written again %q, want %q", section, got, want)
 	}
 	for _, field := range h.Fields {
-		if !h1.IsToken(field.Name) || !h1.IsFieldText(field.Value) || !bytes.Equal(field.Value, bytes.Trim(field.Value, " \t")) {
+		if !fetch.IsToken(field.Name) || !h1.IsFieldText(field.Value) || !bytes.Equal(field.Value, bytes.Trim(field.Value, " \t")) {
 			t.Fatalf("the field %q: %q", field.Name, field.Value)
 		}
 	}

@@ -148,7 +148,7 @@ func parseField(line []byte) (name int, value []byte, fault *Fault) {
 		return 0, nil, Malformed("a field is folded over two lines")
 	case name < 0:
 		return 0, nil, Malformed("a field has no colon")
-	case !IsToken(line[:name]):
+	case !fetch.IsToken(line[:name]):
 		return 0, nil, Malformed("the name of a field is not a token")
 	case !IsFieldText(line[name+1:]):
 		return 0, nil, Malformed("the value of a field has a control character")
@@ -164,24 +164,6 @@ func IsFieldText(b []byte) bool {
 		}
 	}
 	return true
-}
-
-// tokenBytes are the bytes of a token.
-var tokenBytes = func() (set [256]bool) {
-	for _, c := range "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" {
-		set[c] = true
-	}
-	return set
-}()
-
-// IsToken tells whether s is one (RFC 9110 section 5.6.2).
-func IsToken[T string | []byte](s T) bool {
-	for i := range len(s) {
-		if !tokenBytes[s[i]] {
-			return false
-		}
-	}
-	return len(s) > 0
 }
 
 func areDigits(b []byte) bool {

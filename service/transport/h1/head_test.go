@@ -212,7 +212,7 @@ func TestIsToken(t *testing.T) {
 	const tokens = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	for c := range 256 {
 		want := strings.IndexByte(tokens, byte(c)) >= 0
-		if got := h1.IsToken([]byte{'a', byte(c)}); got != want {
+		if got := fetch.IsToken([]byte{'a', byte(c)}); got != want {
 			t.Errorf("byte %#x: token %t", c, got)
 		}
 		want = c == '\t' || c >= ' ' && c != 0x7f
@@ -220,7 +220,7 @@ func TestIsToken(t *testing.T) {
 			t.Errorf("byte %#x: text of a field %t", c, got)
 		}
 	}
-	if h1.IsToken("") || !h1.IsFieldText(nil) {
+	if fetch.IsToken("") || !h1.IsFieldText(nil) {
 		t.Error("of nothing")
 	}
 }
