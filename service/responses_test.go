@@ -17,6 +17,24 @@ import (
 // stolen is a response that nobody asked for.
 const stolen = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
 
+// unfinished are cases that end before their message does: their suites feed a
+// parser, which waits, where fetchgate sees a connection end. The upstream sends
+// the rest of the message too; body is what of it belongs to the body.
+var unfinished = map[string]struct{ rest, body string }{
+	"llhttp/content-length/03":    {rest: strings.Repeat("x", 42), body: strings.Repeat("x", 42)},
+	"llhttp/sample/05":            {rest: "\r\n\r\n\r\n", body: "\r\n\r\n\r\n"},
+	"llhttp/transfer-encoding/07": {rest: "\r\n"},
+	"httparse/test_response_partial_parses_headers_as_much_as_it_can": {rest: "Content-Length: 0\r\n\r\n"},
+}
+
+// lostLineEnds are cases whose suite writes down the body without the line ends
+// that it sends.
+var lostLineEnds = []string{"llhttp/sample/05", "llhttp/sample/06"}
+
+// upgrades are cases that are taken where the request asked for another
+// protocol, which TestRawUpgrades of service/transport shows. A fetch does not.
+var upgrades = []string{"llhttp/connection/09", "llhttp/connection/10", "httparse/test_response_reason_with_space_and_tab"}
+
 // rawResponses is an upstream that answers as a case says, and a fetchgate that
 // may reach it.
 type rawResponses struct {
@@ -33,6 +51,9 @@ func startRawResponses(t *testing.T) *rawResponses {
 	r := &rawResponses{cases: fetchtest.ResponseCases(t)}
 	if len(r.cases) != 249 {
 		t.Fatalf("%d cases, want 249", len(r.cases))
+	}
+	for i := range r.cases {
+		r.cases[i].Raw = append(r.cases[i].Raw, unfinished[shortID(r.cases[i])].rest...)
 	}
 	r.Recorder = fetchtest.NewRecorder(t, fetchtest.RecorderOptions{Respond: func(asked *fetchtest.Recorded) fetchtest.Step {
 		number, more, _ := strings.Cut(strings.TrimPrefix(asked.Target, "/"), "/")
@@ -110,8 +131,17 @@ func agrees(a *answer, c fetchtest.ResponseCase) bool {
 		return false
 	}
 	return (c.Status == nil || int(a.head.GetStatus()) == *c.Status) &&
-		(c.Body == nil || string(a.body) == *c.Body) &&
+		(c.Body == nil || agreesOnBody(string(a.body), c)) &&
 		(c.BodyLen == nil || len(a.body) == *c.BodyLen)
+}
+
+func agreesOnBody(got string, c fetchtest.ResponseCase) bool {
+	want := *c.Body + unfinished[shortID(c)].body
+	if slices.Contains(lostLineEnds, shortID(c)) {
+		lines := strings.NewReplacer("\r", "", "\n", "")
+		got, want = lines.Replace(got), lines.Replace(want)
+	}
+	return got == want
 }
 
 // shortID is the id of a case without its title.
@@ -145,7 +175,12 @@ func TestRawResponses(t *testing.T) {
 			t.Errorf("%s: Fetch and StreamFetch differ: %q", id, outcomes)
 		}
 	}
-	t.Logf("%d of %d agree", len(r.cases)-len(disagree), len(r.cases))
+	for _, id := range upgrades {
+		if disagree[id] == nil {
+			t.Errorf("%s is taken though nobody asked for another protocol", id)
+		}
+	}
+	t.Logf("%d of %d agree, %d of them where the request asks for another protocol", len(r.cases)-len(disagree)+len(upgrades), len(r.cases), len(upgrades))
 	wantExceptions(t, "HTTP/1.1 responses", disagree)
 }
 
