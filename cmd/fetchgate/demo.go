@@ -20,6 +20,7 @@ const stepTimeout = time.Minute
 
 type demoCommand struct {
 	Break string `placeholder:"STEP" help:"See a check fail: the upstream misbehaves in this step (${steps}), and the exit code is 1."`
+	Keep  string `placeholder:"DIR" type:"given" help:"Leave the configuration files and the audit record in this new directory."`
 }
 
 // Help is the end of the command's help.
@@ -39,13 +40,14 @@ func (c *demoCommand) Validate() error {
 
 // Run shows every step.
 func (c *demoCommand) Run(ctx context.Context, s streams, name program) error {
-	return runDemo(ctx, s, name, demoOptions{broken: c.Break, streamBytes: 256 << 20})
+	return runDemo(ctx, s, name, demoOptions{broken: c.Break, streamBytes: 256 << 20, keep: c.Keep})
 }
 
 // demoOptions are what a demo differs in.
 type demoOptions struct {
 	broken      string // the step in which the upstream misbehaves; empty: none
 	streamBytes int64  // of the body in the step stream
+	keep        string // the directory that stays; empty: none does
 }
 
 // demo is a service and an upstream that run side by side.
@@ -54,6 +56,7 @@ type demo struct {
 	streams
 	upstream *demoUpstream
 	service  *connection
+	dir      string // of the files below
 	settings []byte // the configuration file
 	address  string // of the service
 	closers  []func()
@@ -63,7 +66,7 @@ func runDemo(ctx context.Context, s streams, name program, o demoOptions) error 
 	d := &demo{demoOptions: o, streams: s}
 	defer d.close()
 	if err := d.start(); err != nil {
-		return &problem{exitUsage, "the demo cannot start", err.Error(), "see that this machine lets programs listen on 127.0.0.1 and write temporary files"}
+		return &problem{exitUsage, "the demo cannot start", err.Error(), "see that this machine lets programs listen on 127.0.0.1 and write temporary files, and that a directory to keep is not there yet"}
 	}
 	d.introduce()
 	var failed []string
@@ -83,6 +86,9 @@ func runDemo(ctx context.Context, s streams, name program, o demoOptions) error 
 	fmt.Fprintf(s.out, "next: %s serve\n", name)
 	fmt.Fprintf(s.out, "next: %s\n", nextGet(defaultAddress, "", exampleURL, name))
 	fmt.Fprintf(s.out, "next: %s demo --break stream   # see a check fail\n", name)
+	if d.keep != "" {
+		fmt.Fprintf(s.out, "next: %s policy diff %s %s --against %s\n", name, shellWord(d.file(demoSettings)), shellWord(d.file(demoNext)), shellWord(d.file(demoAudit)))
+	}
 	return nil
 }
 
@@ -121,16 +127,15 @@ func (d *demo) introduce() {
 // start runs the upstream and the service. close ends what it began, also
 // after an error.
 func (d *demo) start() error {
-	dir, err := os.MkdirTemp("", "fetchgate-demo-")
+	err := d.makeDir()
 	if err != nil {
 		return err
 	}
-	d.closers = append(d.closers, func() { os.RemoveAll(dir) })
 	if d.upstream, err = startDemoUpstream(d.broken); err != nil {
 		return err
 	}
 	d.closers = append(d.closers, d.upstream.close)
-	loaded, err := d.configure(dir)
+	loaded, err := d.configure()
 	if err != nil {
 		return err
 	}
@@ -145,6 +150,18 @@ func (d *demo) start() error {
 	}
 	d.closers = append(d.closers, func() { d.service.Close() })
 	return nil
+}
+
+// makeDir makes the directory of the files.
+func (d *demo) makeDir() (err error) {
+	if d.keep != "" {
+		d.dir = d.keep
+		return os.Mkdir(d.dir, 0o700)
+	}
+	if d.dir, err = os.MkdirTemp("", "fetchgate-demo-"); err == nil {
+		d.closers = append(d.closers, func() { os.RemoveAll(d.dir) })
+	}
+	return err
 }
 
 // serve runs the service until close, which waits for it.
@@ -170,13 +187,13 @@ func (d *demo) close() {
 }
 
 // configure writes the configuration to a file and loads it as serve does.
-func (d *demo) configure(dir string) (*config.Loaded, error) {
-	if err := os.WriteFile(filepath.Join(dir, "authority.pem"), d.upstream.authority, 0o600); err != nil {
+func (d *demo) configure() (*config.Loaded, error) {
+	if err := os.WriteFile(filepath.Join(d.dir, "authority.pem"), d.upstream.authority, 0o600); err != nil {
 		return nil, err
 	}
 	d.settings = fmt.Appendf(nil, `grpc: {address: "127.0.0.1:0", drain_grace: 1s}
 http: {address: "127.0.0.1:0"}
-audit: {sink: none} # else a line for each fetch stands between these
+audit: {sink: file, file: %q} # else a line for each fetch stands between these
 upstream_tls:
   ca_files: [authority.pem]
 rules:
@@ -185,13 +202,21 @@ rules:
     dangerous_allow_loopback: true # the demo's upstream is on this machine
   - name: public
     origins: ["http://*", "https://*"]
-`, d.upstream.plain, d.upstream.secure, d.upstream.misnamed, d.upstream.stranger)
-	path := filepath.Join(dir, "fetchgate.yaml")
-	if err := os.WriteFile(path, d.settings, 0o600); err != nil {
+`, d.file(demoAudit), d.upstream.plain, d.upstream.secure, d.upstream.misnamed, d.upstream.stranger)
+	if err := os.WriteFile(d.file(demoSettings), d.settings, 0o600); err != nil {
 		return nil, err
 	}
-	return config.Load(path)
+	return config.Load(d.file(demoSettings))
 }
+
+// The files of the demo.
+const (
+	demoSettings = "fetchgate.yaml"
+	demoNext     = "next.yaml" // as demoSettings, with one rule more
+	demoAudit    = "audit.jsonl"
+)
+
+func (d *demo) file(name string) string { return filepath.Join(d.dir, name) }
 
 // checks are what a step found, in order.
 type checks struct{ list []check }

@@ -17,7 +17,7 @@ import (
 )
 
 // stepNames are those of demoSteps, as the command line lists them.
-const stepNames = "fetch,stream,retry,redirect,deny,trap,tls,cut"
+const stepNames = "fetch,stream,retry,redirect,deny,trap,tls,cut,policy"
 
 // demoStep shows one thing and checks that it is so.
 type demoStep struct {
@@ -35,6 +35,7 @@ var demoSteps = []demoStep{
 	{"trap", "a redirect to such a place is denied too", (*demo).stepTrap},
 	{"tls", "an upstream that cannot prove its name is not asked", (*demo).stepTLS},
 	{"cut", "a body that is cut short is no response", (*demo).stepCut},
+	{"policy", "the audit record tells what another policy would deny", (*demo).stepPolicy},
 }
 
 // ask fetches a URL of the demo with a full report.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -52,6 +53,25 @@ func TestDemoBreaks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDemoKeeps: what it leaves behind answers the question that it ends with.
+func TestDemoKeeps(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "kept")
+	var out, err lockedBuffer
+	s := streams{strings.NewReader(""), &out, &err}
+	if code := tell(s.err, runDemo(t.Context(), s, "bin/fetchgate", demoOptions{streamBytes: 1 << 20, keep: dir})); code != exitOK {
+		t.Fatalf("exit code %d\n%s%s", code, out.String(), err.String())
+	}
+	_, line, _ := strings.Cut(out.String(), "next: bin/fetchgate policy diff ")
+	r := runHere(t.Context(), "", append([]string{"policy", "diff"}, strings.Fields(line)...)...)
+	if r.code != exitFailed || !strings.HasPrefix(r.out, "1 caller, 3 requests would flip\n") || !strings.Contains(r.out, "no-reports") {
+		t.Errorf("policy diff exits with %d and prints\n%s%s", r.code, r.out, r.err)
+	}
+	again := tell(s.err, runDemo(t.Context(), s, "bin/fetchgate", demoOptions{streamBytes: 1 << 20, keep: dir}))
+	if again != exitUsage {
+		t.Errorf("a directory that is there: exit code %d", again)
 	}
 }
 

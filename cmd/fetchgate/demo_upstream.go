@@ -65,6 +65,7 @@ func startDemoUpstream(broken string) (*demoUpstream, error) {
 	routes.HandleFunc("/arrived", greet)
 	routes.HandleFunc("/trap/{name}", u.trap)
 	routes.HandleFunc("/cut", u.cut)
+	routes.HandleFunc("/reports/{number}", u.report)
 	u.server = http.Server{
 		Handler:           u.record(routes),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -195,6 +196,15 @@ func (u *demoUpstream) moved(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.Redirect(w, r, "/arrived", http.StatusFound)
+}
+
+// report stands for an API that the next policy closes.
+func (u *demoUpstream) report(w http.ResponseWriter, r *http.Request) {
+	if u.broken == "policy" {
+		http.Redirect(w, r, "/arrived", http.StatusFound)
+		return
+	}
+	greet(w, r)
 }
 
 func greet(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, demoGreeting) }
