@@ -12,12 +12,15 @@ import (
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/revocation"
 )
 
 // Why handshakes of callers fail; docs/metrics.md says what they mean.
 const (
 	noCertificate  = "no_certificate"
 	badCertificate = "bad_certificate"
+	revoked        = "revoked"
+	outdatedList   = "outdated_list"
 	notTLS         = "not_tls"
 	distrusted     = "distrusted"
 	otherProtocol  = "protocol"
@@ -69,6 +72,8 @@ func (h *handshakes) isDue(now time.Time) bool {
 func whyFailed(err error) string {
 	_, isNotTLS := errors.AsType[tls.RecordHeaderError](err)
 	_, isUnverified := errors.AsType[*tls.CertificateVerificationError](err)
+	_, isRevoked := errors.AsType[*revocation.Revoked](err)
+	_, isOutdated := errors.AsType[*revocation.Outdated](err)
 	network, isNetwork := errors.AsType[net.Error](err)
 	operation, isOperation := errors.AsType[*net.OpError](err)
 	switch {
@@ -76,6 +81,10 @@ func whyFailed(err error) string {
 		return notTLS
 	case isUnverified:
 		return badCertificate
+	case isRevoked:
+		return revoked
+	case isOutdated:
+		return outdatedList
 	case isOperation && operation.Op == "remote error":
 		return distrusted
 	case isNetwork && network.Timeout():

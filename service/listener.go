@@ -4,15 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -69,39 +65,24 @@ func (s *Service) admit(l net.Listener, o Options) *listener.Listener {
 // credentials are those of the gRPC listener: TLS where the configuration has a
 // certificate. Connections are watched either way.
 func (s *Service) credentials(c *config.Loaded) (credentials.TransportCredentials, error) {
-	files := c.Config.GetGrpc().GetTls()
-	if files == nil {
+	if c.Config.GetGrpc().GetTls() == nil {
 		return watched(insecure.NewCredentials(), s.listeners.grpc.Watch, s.limits.CallerStall), nil
 	}
-	t, err := listener.NewTLS(listener.TLSFiles{
-		Cert: c.File(files.GetCertFile()), Key: c.File(files.GetKeyFile()), ClientCA: c.File(files.GetClientCaFile()),
-	}, s.log)
-	if err != nil {
+	var err error
+	if s.tls, err = newListenerTLS(c, s.log); err != nil {
 		return nil, err
 	}
-	secured := watched(credentials.NewTLS(t.Config()), s.listeners.grpc.Watch, s.limits.CallerStall)
+	secured := watched(credentials.NewTLS(s.tls.Config()), s.listeners.grpc.Watch, s.limits.CallerStall)
 	failures := handshakes{log: s.log, count: func(why string) { s.recorder.HandshakeFailed(why) }}
 	secured.failed = failures.failed
 	return secured, nil
 }
 
-func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) *grpc.Server {
-	log := s.log
-	authenticated := selector.MatchFunc(needsCaller)
-	// A line for each RPC is for debugging: what has gone wrong inside is logged
-	// where it happens.
-	verbose := selector.MatchFunc(func(ctx context.Context, _ interceptors.CallMeta) bool {
-		return log.Enabled(ctx, slog.LevelDebug)
-	})
-	panicked := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
-		log.ErrorContext(ctx, "panic in an RPC", "panic", p, "stack", string(debug.Stack()))
-		return status.Error(codes.Internal, "fetchgate failed in a way that it does not know; report it")
-	})
-	logged := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(func(codes.Code) logging.Level { return logging.LevelDebug })}
+// newGRPC is the gRPC server; around is what goes around its unary RPCs.
+func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials, around grpc.UnaryServerInterceptor) *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.Creds(secured),
 		grpc.ForceServerCodecV2(server.NewCodec()),
-		grpc.StatsHandler(server.Drops{}),
 		grpc.MaxConcurrentStreams(s.config.MaxConcurrentStreams()),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.MaxRecvMsgSize(maxReceivedBytes),
@@ -114,33 +95,14 @@ func (s *Service) newGRPC(m *metrics, secured credentials.TransportCredentials) 
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepaliveInterval, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(
-			noteReceived,
-			m.rpcs.UnaryServerInterceptor(),
-			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logTo(log), logged...), verbose),
-			recovery.UnaryServerInterceptor(panicked),
-			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(s.authenticate), authenticated),
-		),
-		grpc.ChainStreamInterceptor(
-			noteFirstReceived,
-			m.rpcs.StreamServerInterceptor(),
-			selector.StreamServerInterceptor(logging.StreamServerInterceptor(logTo(log), logged...), verbose),
-			recovery.StreamServerInterceptor(panicked),
-			selector.StreamServerInterceptor(s.endWhenDraining, selector.MatchFunc(isWatch)),
-			selector.StreamServerInterceptor(auth.StreamServerInterceptor(s.authenticate), authenticated),
-		),
+		grpc.UnaryInterceptor(around),
+		grpc.ChainStreamInterceptor(s.aroundStream(m)...),
 	}
 	if s.tracing != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(
 			otelgrpc.WithTracerProvider(s.tracing.Provider()), otelgrpc.WithPropagators(s.tracing.Propagator()))))
 	}
 	return grpc.NewServer(options...)
-}
-
-// noteReceived is called when gRPC has the whole request.
-func noteReceived(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	listener.Received(ctx)
-	return next(ctx, request)
 }
 
 func noteFirstReceived(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {

@@ -1,12 +1,15 @@
 // Package caller finds out which service is calling: from a client certificate
-// that the listener verified, from a token, or from a JWT. What else an RPC says
+// that the listener verified, from the user of a process at a unix socket, from a
+// token, or from a JWT. What else an RPC says
 // of its caller is no proof.
 package caller
 
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -35,15 +38,28 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Fetch gets the keys of issuers that are at a URL; nil: they are never there.
+	Fetch Fetch
+	// Before is the authenticator whose place the new one takes: of its issuers
+	// those at the same URL keep their keys. nil: there is none.
+	Before *Authenticator
+	// JudgeCertificates says why chains that the listener verified when a connection
+	// began are not good any more; its error is told to the caller. nil: they are
+	// until they expire.
+	JudgeCertificates func(chains [][]*x509.Certificate) error
+	// SPIFFEOnly tells that the authorities of the listener vouch for SPIFFE IDs and
+	// for no DNS names, so that these prove nothing.
+	SPIFFEOnly bool
 }
 
 // Authenticator tells which service is calling. It does not change, but for the
-// keys of issuers, whose files it reads again; a reload replaces it by another.
+// keys of issuers, which it reads or fetches again; a reload replaces it by another.
 // It is safe for concurrent use.
 type Authenticator struct {
 	// anonymous is who shows no proof; nil: nobody may.
 	anonymous    *fetch.Caller
 	certificates certificates
+	users        users
 	tokens       map[[sha256.Size]byte]*fetch.Caller
 	issuers      map[string]*issuer // by the claim iss
 	seen         seenJWTs
@@ -63,7 +79,7 @@ func New(o Options) (*Authenticator, error) {
 		o.Now = time.Now
 	}
 	a := &Authenticator{
-		certificates: newCertificates(), tokens: map[[sha256.Size]byte]*fetch.Caller{}, now: o.Now,
+		certificates: newCertificates(o), users: users{}, tokens: map[[sha256.Size]byte]*fetch.Caller{}, now: o.Now,
 	}
 	if len(o.Callers) == 0 {
 		a.anonymous = &fetch.Caller{Name: Anonymous, Rights: fetch.DefaultRights, Anonymous: true}
@@ -87,6 +103,9 @@ func (a *Authenticator) add(c *configv1.Caller) {
 		a.anonymous = &nobody
 	}
 	a.certificates.add(known, c)
+	for _, id := range c.GetUnixUids() {
+		a.users[uint32(id)] = known
+	}
 	for _, digest := range c.GetTokenSha256() {
 		var key [sha256.Size]byte
 		if n, err := hex.Decode(key[:], []byte(digest)); err == nil && n == len(key) {
@@ -118,10 +137,19 @@ func rightsOf(names []string) fetch.Rights {
 
 type contextKey struct{}
 
-// outcome is what was found out about the caller of an RPC.
+// outcome is the context of an RPC with what was found out about its caller.
 type outcome struct {
+	context.Context
 	caller fetch.Caller
 	err    error
+}
+
+// Value returns the outcome itself for FromContext.
+func (o *outcome) Value(key any) any {
+	if _, ok := key.(contextKey); ok {
+		return o
+	}
+	return o.Context.Value(key)
 }
 
 // Authenticate puts the caller of an RPC into its context, or why it is not
@@ -139,13 +167,16 @@ func (a *Authenticator) Authenticate(ctx context.Context) (context.Context, erro
 	if tcp, ok := p.Addr.(*net.TCPAddr); ok {
 		found.Peer = tcp.AddrPort()
 	}
-	return context.WithValue(ctx, contextKey{}, outcome{found, err}), err
+	if process, ok := handshake(p.AuthInfo).(Process); ok {
+		found.User = fetch.User{ID: process.UID, Known: true}
+	}
+	return &outcome{Context: ctx, caller: found, err: err}, err
 }
 
 // FromContext returns the caller of the RPC that ctx belongs to. The error is an
 // [*Unknown] if the caller is not known; the caller then has its Peer alone.
 func FromContext(ctx context.Context) (fetch.Caller, error) {
-	o, ok := ctx.Value(contextKey{}).(outcome)
+	o, ok := ctx.Value(contextKey{}).(*outcome)
 	if !ok {
 		return fetch.Caller{}, unknown("the caller is not known; present the identity that this server's operator configured")
 	}
@@ -156,19 +187,29 @@ func FromContext(ctx context.Context) (fetch.Caller, error) {
 type proof struct {
 	of       *fetch.Caller // nil: nothing was shown, or nobody here
 	identity string
+	claims   fetch.Claims // of a JWT
+	// shown is the certificate of the connection, whoever it names.
+	shown *fetch.Certificates
 }
 
 // find weighs all the proofs of an RPC.
 func (a *Authenticator) find(ctx context.Context, p *peer.Peer) (fetch.Caller, error) {
-	connection, err := a.certificates.find(p.AuthInfo, a.now())
-	if err != nil {
+	process, isUnix := handshake(p.AuthInfo).(Process)
+	var connection proof
+	var err error
+	if isUnix {
+		connection = a.users.find(process)
+	} else if connection, err = a.certificates.find(p.AuthInfo, a.now()); err != nil {
 		return fetch.Caller{}, err
 	}
 	shown, err := a.ofMetadata(ctx, p)
 	if err != nil {
 		return fetch.Caller{}, err
 	}
+	shown.shown = connection.shown
 	switch {
+	case isUnix && connection.of != nil && shown.of != nil && connection.of != shown.of:
+		return fetch.Caller{}, unknown(fmt.Sprintf("the user id %d of the process and the token are of different callers; show a token of the user's caller, or none", process.UID))
 	case connection.of != nil && shown.of != nil && connection.of != shown.of:
 		return fetch.Caller{}, unknown("the certificate and the token are of different callers; show those of one")
 	case connection.of != nil:
@@ -176,14 +217,16 @@ func (a *Authenticator) find(ctx context.Context, p *peer.Peer) (fetch.Caller, e
 	case shown.of != nil:
 		return shown.caller(), nil
 	case a.anonymous != nil:
-		return *a.anonymous, nil
+		return proof{of: a.anonymous, shown: connection.shown}.caller(), nil
+	case isUnix:
+		return fetch.Caller{}, a.noUser(process)
 	}
 	return fetch.Caller{}, a.nobody()
 }
 
 func (p proof) caller() fetch.Caller {
 	c := *p.of
-	c.Identity = p.identity
+	c.Identity, c.Claims, c.Certificates = p.identity, p.claims, p.shown
 	return c
 }
 

@@ -16,10 +16,17 @@ type certificates struct {
 	ids   map[string]*fetch.Caller // by a whole SPIFFE ID
 	below map[string]*fetch.Caller // by the beginning of SPIFFE IDs, with its last "/"
 	names map[string]*fetch.Caller // by a DNS name in lower case
+	// judge says why verified chains are not good any more; nil: they are.
+	judge func(chains [][]*x509.Certificate) error
+	// idsAlone tells that the listener's authorities vouch for no DNS names.
+	idsAlone bool
 }
 
-func newCertificates() certificates {
-	return certificates{ids: map[string]*fetch.Caller{}, below: map[string]*fetch.Caller{}, names: map[string]*fetch.Caller{}}
+func newCertificates(o Options) certificates {
+	return certificates{
+		ids: map[string]*fetch.Caller{}, below: map[string]*fetch.Caller{}, names: map[string]*fetch.Caller{},
+		judge: o.JudgeCertificates, idsAlone: o.SPIFFEOnly,
+	}
 }
 
 func (c *certificates) add(known *fetch.Caller, names *configv1.Caller) {
@@ -31,6 +38,9 @@ func (c *certificates) add(known *fetch.Caller, names *configv1.Caller) {
 		}
 	}
 	for _, name := range names.GetDnsNames() {
+		if c.idsAlone {
+			break
+		}
 		c.names[strings.ToLower(name)] = known
 	}
 }
@@ -43,15 +53,44 @@ func (c *certificates) any() bool { return len(c.ids)+len(c.below)+len(c.names) 
 // listener asks everybody for one.
 func (c *certificates) find(of credentials.AuthInfo, now time.Time) (proof, error) {
 	secured, ok := handshake(of).(credentials.TLSInfo)
-	if !ok || len(secured.State.VerifiedChains) == 0 || !c.any() {
+	if !ok || len(secured.State.VerifiedChains) == 0 {
 		return proof{}, nil
+	}
+	shown, err := c.stillGood(secured.State.VerifiedChains)
+	if err != nil {
+		return proof{}, err
+	}
+	if !c.any() {
+		return proof{shown: shown}, nil
 	}
 	leaf := secured.State.VerifiedChains[0][0]
 	found, err := c.name(leaf)
 	if err == nil && found.of != nil && now.After(leaf.NotAfter) {
 		return proof{}, unknown("the client certificate has expired since the connection began; connect anew with a valid one")
 	}
+	found.shown = shown
 	return found, err
+}
+
+// stillGood refuses what was verified when its connection began and would not be
+// now, whoever it names: a new connection with it would not begin. It returns what
+// has to be asked about again, nil if nobody judges.
+func (c *certificates) stillGood(chains [][]*x509.Certificate) (*fetch.Certificates, error) {
+	if c.judge == nil {
+		return nil, nil
+	}
+	shown := fetch.Certificates(chains)
+	return &shown, c.refuse(&shown)
+}
+
+func (c *certificates) refuse(shown *fetch.Certificates) error {
+	if c.judge == nil || shown == nil {
+		return nil
+	}
+	if err := c.judge(*shown); err != nil {
+		return unknown("the client certificate is not good any more: " + err.Error() + "; connect anew with another, or ask who runs fetchgate")
+	}
+	return nil
 }
 
 // name looks for the names of a certificate. All that are known must be of one

@@ -1,6 +1,7 @@
 package caller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,7 +30,7 @@ type issuer struct {
 	name, iss string
 	audiences []string
 	leeway    time.Duration
-	keys      *keyFile
+	keys      keySource
 	subjects  map[string][]subject // by the claim sub; "" is any
 }
 
@@ -44,7 +45,7 @@ func newIssuers(o Options) (map[string]*issuer, error) {
 	issuers := map[string]*issuer{}
 	var wrong []error
 	for n, c := range o.Issuers {
-		keys, err := newKeyFile(o.File(c.GetJwksFile()), o.Now, o.Log)
+		keys, err := o.keysOf(c)
 		if err != nil {
 			wrong = append(wrong, &FileError{Path: fmt.Sprintf("jwt_issuers[%d].jwks_file", n), Message: err.Error()})
 			continue
@@ -59,6 +60,14 @@ func newIssuers(o Options) (map[string]*issuer, error) {
 		issuers[i.iss] = i
 	}
 	return issuers, errors.Join(wrong...)
+}
+
+// keysOf are the keys of an issuer, in a file or at a URL.
+func (o Options) keysOf(c *configv1.JwtIssuer) (keySource, error) {
+	if url := c.GetJwksUrl(); url != "" {
+		return o.fetchedKeys(c.GetName(), url, c.GetJwksAllowAddresses()), nil
+	}
+	return newKeyFile(o.File(c.GetJwksFile()), o.Now, o.Log)
 }
 
 // FileError says what is wrong with a file that the configuration names.
@@ -80,7 +89,7 @@ type claims map[string]any
 
 // ofJWT returns whose token this is. Until the signature is verified, the token
 // says no more than whose keys to verify it with.
-func (a *Authenticator) ofJWT(token string) (verified, error) {
+func (a *Authenticator) ofJWT(ctx context.Context, token string) (verified, error) {
 	signed, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil || len(signed.Signatures) != 1 {
 		return verified{}, unknown("the token is of no caller here, nor is it a JWT that is signed by RS, PS, ES or EdDSA; show a current one")
@@ -95,7 +104,7 @@ func (a *Authenticator) ofJWT(token string) (verified, error) {
 		return verified{}, unknown("the issuer of the JWT, its claim iss, is not known here; show one of an issuer that the operator configured")
 	}
 	good := verified{by: by}
-	if good.keys, err = by.verify(signed); err != nil {
+	if good.keys, err = by.verify(ctx, signed); err != nil {
 		return verified{}, err
 	}
 	if good.until, err = by.judge(said, a.now()); err != nil {
@@ -106,13 +115,16 @@ func (a *Authenticator) ofJWT(token string) (verified, error) {
 }
 
 // verify checks the signature and returns the keys of which one made it.
-func (i *issuer) verify(signed *jose.JSONWebSignature) (*keySet, error) {
+func (i *issuer) verify(ctx context.Context, signed *jose.JSONWebSignature) (*keySet, error) {
 	header := signed.Signatures[0].Protected
-	keys, of := i.keys.find(header.KeyID, jose.SignatureAlgorithm(header.Algorithm))
+	keys, of := i.keys.find(ctx, header.KeyID, jose.SignatureAlgorithm(header.Algorithm))
 	for _, key := range keys {
 		if _, err := signed.Verify(key); err == nil {
 			return of, nil
 		}
+	}
+	if of == nil {
+		return nil, unknown("the keys of the JWT's issuer are not there yet; try again in half a minute, and ask the operator to see that they can be fetched")
 	}
 	if len(keys) == 0 {
 		return nil, unknown("the JWT is not signed with a key of its issuer that is known here; show a current one, or ask the operator to renew the issuer's keys")
@@ -122,7 +134,7 @@ func (i *issuer) verify(signed *jose.JSONWebSignature) (*keySet, error) {
 
 // judge checks for whom the token is, and when; it returns until when it is good.
 func (i *issuer) judge(said claims, now time.Time) (until time.Time, err error) {
-	if !slices.ContainsFunc(said.audiences(), func(to string) bool { return slices.Contains(i.audiences, to) }) {
+	if !i.isFor(said) {
 		return until, unknown("the JWT is for somebody else, by its claim aud; ask its issuer for one for fetchgate")
 	}
 	expires, ok := said.date("exp")
@@ -143,6 +155,11 @@ func (i *issuer) judge(said claims, now time.Time) (until time.Time, err error) 
 		return until, unknown("the JWT is not valid yet; wait, or see that the clocks are right")
 	}
 	return until, nil
+}
+
+// isFor tells that the token was made for fetchgate.
+func (i *issuer) isFor(said claims) bool {
+	return slices.ContainsFunc(said.audiences(), func(to string) bool { return slices.Contains(i.audiences, to) })
 }
 
 // find returns the caller that the claims describe.

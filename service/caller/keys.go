@@ -2,6 +2,7 @@ package caller
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -40,6 +41,15 @@ const (
 	minRSABits = 2048
 	maxRSABits = 8192
 )
+
+// keySource has the keys of an issuer, which change while they are in use.
+type keySource interface {
+	// latest returns those that are in use; nil: there are none yet.
+	latest() *keySet
+	// find returns the public keys that a signature by the key of that ID may be
+	// of, and the set that they are from, nil if there is none yet.
+	find(ctx context.Context, id string, by jose.SignatureAlgorithm) ([]any, *keySet)
+}
 
 // keyFile is a JSON Web Key Set (RFC 7517 section 5) in a file, which is read
 // again when it has changed.
@@ -88,7 +98,7 @@ func (f *keyFile) latest() *keySet {
 // find returns the public keys that a signature by the key of that ID may be of,
 // and the set that they are from. If there is none, the file is looked at at
 // once: keys are changed so.
-func (f *keyFile) find(id string, by jose.SignatureAlgorithm) ([]any, *keySet) {
+func (f *keyFile) find(_ context.Context, id string, by jose.SignatureAlgorithm) ([]any, *keySet) {
 	of := f.latest()
 	keys := of.find(id, by)
 	if len(keys) == 0 {
@@ -216,9 +226,12 @@ func parseKey(raw []byte) (jose.JSONWebKey, error) {
 }
 
 // find returns the keys with an ID that can make such signatures. Without an ID,
-// there must be no choice.
+// there must be no choice. A nil set has none.
 func (s *keySet) find(id string, by jose.SignatureAlgorithm) []any {
 	var found []any
+	if s == nil {
+		return nil
+	}
 	for _, key := range s.keys {
 		if (id == "" || key.KeyID == id) && suits(key, by) {
 			found = append(found, key.Key)

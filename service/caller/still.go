@@ -1,16 +1,23 @@
 package caller
 
 import (
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
 // Still returns the caller of the name of before, an authenticated one of another
-// configuration, if what that proved itself by is its proof here too; else nil. Of
-// a JWT the issuer and the subject are looked at: its other claims are gone.
+// configuration, if what that proved itself by is its proof here too, and the
+// certificate of its connection is still good; else nil. Of
+// a JWT all that its claims say is looked at but when it is good: that was checked
+// when it came, and so was its signature, whose key its issuer may have retired.
 func (a *Authenticator) Still(before fetch.Caller) *fetch.Caller {
+	if a.certificates.refuse(before.Certificates) != nil {
+		return nil
+	}
 	for _, known := range a.provedBy(before) {
 		if known != nil && known.Name == before.Name {
 			return known
@@ -21,6 +28,9 @@ func (a *Authenticator) Still(before fetch.Caller) *fetch.Caller {
 
 // provedBy are the callers that the identity of before may prove.
 func (a *Authenticator) provedBy(before fetch.Caller) []*fetch.Caller {
+	if before.Claims != "" {
+		return []*fetch.Caller{a.withClaims(before.Claims)}
+	}
 	identity := before.Identity
 	if before.Anonymous || identity == "" {
 		return []*fetch.Caller{a.anonymous}
@@ -28,10 +38,8 @@ func (a *Authenticator) provedBy(before fetch.Caller) []*fetch.Caller {
 	if known := a.withDigest(identity); known != nil {
 		return known
 	}
-	for _, i := range a.issuers {
-		if subject, of := strings.CutPrefix(identity, i.iss+" "); of {
-			return i.callers(subject)
-		}
+	if known, ok := a.users.withIdentity(identity); ok {
+		return []*fetch.Caller{known}
 	}
 	return []*fetch.Caller{a.certificates.findID(identity), a.certificates.names[identity]}
 }
@@ -50,13 +58,21 @@ func (a *Authenticator) withDigest(identity string) (found []*fetch.Caller) {
 	return found
 }
 
-// callers are those that some JWT of sub is of.
-func (i *issuer) callers(sub string) (found []*fetch.Caller) {
-	for _, s := range i.subjects[sub] {
-		found = append(found, s.of)
+// withClaims is the caller that the claims of a JWT describe here, or nil.
+func (a *Authenticator) withClaims(shown fetch.Claims) *fetch.Caller {
+	text, err := base64.RawURLEncoding.DecodeString(string(shown))
+	var said claims
+	if err != nil || json.Unmarshal(text, &said) != nil {
+		return nil
 	}
-	for _, s := range i.subjects[""] {
-		found = append(found, s.of)
+	iss, _ := said["iss"].(string)
+	by := a.issuers[iss]
+	if by == nil || !by.isFor(said) {
+		return nil
 	}
-	return found
+	found, err := by.find(said)
+	if err != nil {
+		return nil
+	}
+	return found.of
 }

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
 // maxTokenBytes is the longest token that is read.
@@ -33,7 +35,7 @@ func (a *Authenticator) ofMetadata(ctx context.Context, p *peer.Peer) (proof, er
 	case isInClear(p):
 		return proof{}, unknown("the token came over a network without TLS, where others could read it; ask the operator for another one, and to set grpc.tls")
 	}
-	return a.ofAuthorization(values[0])
+	return a.ofAuthorization(ctx, values[0])
 }
 
 // isInClear tells that others may have read what this peer has sent. The
@@ -48,7 +50,7 @@ func isInClear(p *peer.Peer) bool {
 	return !secured
 }
 
-func (a *Authenticator) ofAuthorization(value string) (proof, error) {
+func (a *Authenticator) ofAuthorization(ctx context.Context, value string) (proof, error) {
 	token, err := bearer(value)
 	if err != nil {
 		return proof{}, err
@@ -59,15 +61,19 @@ func (a *Authenticator) ofAuthorization(value string) (proof, error) {
 		return proof{of: known, identity: "sha256:" + hex.EncodeToString(digest[:digestShown])}, nil
 	}
 	if len(a.issuers) > 0 && strings.Count(token, ".") == 2 {
-		if known, ok := a.seen.find(digest, a.now()); ok {
-			return known, nil
+		known, ok := a.seen.find(digest, a.now())
+		if !ok {
+			good, err := a.ofJWT(ctx, token)
+			if err != nil {
+				return proof{}, err
+			}
+			a.seen.add(digest, good)
+			known = good.proof
 		}
-		good, err := a.ofJWT(token)
-		if err != nil {
-			return proof{}, err
-		}
-		a.seen.add(digest, good)
-		return good.proof, nil
+		_, rest, _ := strings.Cut(token, ".")
+		said, _, _ := strings.Cut(rest, ".")
+		known.claims = fetch.Claims(said) // of this RPC's token: what is remembered of others has none
+		return known, nil
 	}
 	return proof{}, unknown("the token is of no caller here; show a current one, or ask the operator for one")
 }

@@ -45,13 +45,11 @@ func (l *Loaded) checkCallers(refuse func(path, message string)) {
 		case caller.GetDangerousAnonymous():
 			anonymous = caller.GetName()
 		case !hasProof(caller):
-			refuse(path, fmt.Sprintf("nothing proves that %q is calling; give it spiffe_ids, dns_names, token_sha256 or jwts, or set dangerous_anonymous: true", caller.GetName()))
-		}
-		if len(caller.GetUnixUids()) > 0 {
-			refuse(path+".unix_uids", "this server listens on TCP alone, where no user id can be proved; leave it out, and give the caller token_sha256")
+			refuse(path, fmt.Sprintf("nothing proves that %q is calling; give it spiffe_ids, dns_names, token_sha256, jwts or unix_uids, or set dangerous_anonymous: true", caller.GetName()))
 		}
 		l.checkCertificateNames(path, caller, known)
 		l.checkTokens(path, caller, known)
+		l.checkUsers(path, caller, known)
 	}
 	l.checkIssuers(refuse)
 }
@@ -64,10 +62,13 @@ func hasProof(c *configv1.Caller) bool {
 var dnsName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
 
 func (l *Loaded) checkCertificateNames(path string, caller *configv1.Caller, known *identities) {
-	verified := l.Config.GetGrpc().GetTls().GetClientCaFile() != ""
+	verified := l.VerifiesCallers()
 	names := func(field string, list []string) {
-		if len(list) > 0 && !verified {
+		switch {
+		case len(list) > 0 && !verified:
 			known.refuse(path+"."+field, "needs grpc.tls.client_ca_file, which is not set: a certificate that no authority vouches for proves nothing")
+		case len(list) > 0 && field == "dns_names" && l.SPIFFEOnly():
+			known.refuse(path+"."+field, "proves nothing beside grpc.tls.workload_api: authorities of trust domains vouch for SPIFFE IDs alone; give the caller spiffe_ids")
 		}
 		for i, name := range list {
 			at := fmt.Sprintf("%s.%s[%d]", path, field, i)
@@ -145,7 +146,20 @@ func (l *Loaded) checkIssuers(refuse func(path, message string)) {
 		if slices.Contains(issuers, c.GetIssuer()) {
 			refuse(path+".issuer", "another entry has this claim iss already; keep one, whose file has the keys of both")
 		}
+		checkKeys(path, c, refuse)
 		names, issuers = append(names, c.GetName()), append(issuers, c.GetIssuer())
+	}
+}
+
+// checkKeys wants the keys of an issuer to be at one place.
+func checkKeys(path string, c *configv1.JwtIssuer, refuse func(path, message string)) {
+	switch file, url := c.GetJwksFile(), c.GetJwksUrl(); {
+	case file == "" && url == "":
+		refuse(path, "says nothing of the issuer's keys; set jwks_file, or jwks_url, from which fetchgate fetches them")
+	case file != "" && url != "":
+		refuse(path+".jwks_url", "stands beside jwks_file; keep the one where the issuer's keys are")
+	case url == "" && len(c.GetJwksAllowAddresses()) > 0:
+		refuse(path+".jwks_allow_addresses", "is about jwks_url, which is not set; leave it out")
 	}
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -31,12 +30,14 @@ func (l *Loaded) check() []Problem {
 	if a := l.HTTPAddress(); a == l.GRPCAddress() && !strings.HasSuffix(a, ":0") {
 		refuse("http.address", a+" is that of grpc.address too; give each listener its own")
 	}
+	l.checkUnix(refuse)
 	l.checkCallers(refuse)
 	l.checkRules(refuse)
 	l.checkCredentials(refuse)
 	l.checkTimeouts(refuse)
 	l.checkEvidence(refuse)
 	l.readAuthorities(refuse)
+	l.checkProfiles(refuse)
 	l.checkListenerTLS(refuse)
 	return problems
 }
@@ -72,36 +73,6 @@ func isLoopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Unmap().IsLoopback()
-}
-
-// checkListenerTLS reads the files of grpc.tls as the listener does, so that a
-// file that it could not start with has a place in the configuration.
-func (l *Loaded) checkListenerTLS(refuse func(path, message string)) {
-	files := l.Config.GetGrpc().GetTls()
-	if files == nil {
-		return
-	}
-	unusable := func(field, name string, err error) {
-		refuse("grpc.tls."+field, strconv.Quote(l.File(name))+" "+err.Error())
-	}
-	cert, certErr := readPEM(l.File(files.GetCertFile()))
-	if certErr != nil {
-		unusable("cert_file", files.GetCertFile(), certErr)
-	}
-	key, keyErr := readPEM(l.File(files.GetKeyFile()))
-	if keyErr != nil {
-		unusable("key_file", files.GetKeyFile(), keyErr)
-	}
-	if certErr == nil && keyErr == nil {
-		if _, err := tls.X509KeyPair(cert, key); err != nil {
-			refuse("grpc.tls", fmt.Sprintf("cert_file and key_file are no pair: %v; give the PEM of the certificate with its chain, and of the key that belongs to it", err))
-		}
-	}
-	if name := files.GetClientCaFile(); name != "" {
-		if _, err := readCertificates(l.File(name)); err != nil {
-			unusable("client_ca_file", name, err)
-		}
-	}
 }
 
 func (l *Loaded) checkRules(refuse func(path, message string)) {

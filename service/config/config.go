@@ -44,6 +44,10 @@ type Loaded struct {
 
 	places      places
 	authorities []*x509.Certificate
+	// lists are those of grpc.tls.client_crl_file that were found in order.
+	lists checkedLists
+	// profileAuthorities are those of each of tls_profiles.
+	profileAuthorities [][]*x509.Certificate
 	// fromFile tells that Source is a file, openEnded that its last line does not
 	// end.
 	fromFile, openEnded bool
@@ -52,16 +56,26 @@ type Loaded struct {
 // Load reads and checks the configuration file at path, at most 1 MiB of YAML.
 // Its error is an [*Error].
 func Load(path string) (*Loaded, error) {
+	l, err := Examine(path)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Examine is Load for who wants to know all that is wrong: a file whose mistakes
+// only the last of the checks finds is returned beside the error, to be looked at
+// and never to be served.
+func Examine(path string) (*Loaded, error) {
 	text, err := readFile(path)
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	l, err := Parse(path, text)
-	if err != nil {
-		return nil, err
+	l, err := examine(path, text, checkedLists{})
+	if l != nil {
+		l.fromFile, l.openEnded = true, isOpenEnded(text)
 	}
-	l.fromFile, l.openEnded = true, isOpenEnded(text)
-	return l, nil
+	return l, err
 }
 
 func unreadable(path string, err error) error {
@@ -74,6 +88,21 @@ func unreadable(path string, err error) error {
 // name, and the files it names are relative to name's directory. Its error is
 // an [*Error].
 func Parse(name string, text []byte) (*Loaded, error) {
+	return parse(name, text, checkedLists{})
+}
+
+// parse is Parse after lists were found in order.
+func parse(name string, text []byte, lists checkedLists) (*Loaded, error) {
+	l, err := examine(name, text, lists)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// examine is parse that returns what it read beside the error if all values are
+// in their ranges.
+func examine(name string, text []byte, lists checkedLists) (*Loaded, error) {
 	root, problem := readTree(text)
 	if problem != nil {
 		return nil, newError(name, []Problem{*problem})
@@ -88,6 +117,7 @@ func Parse(name string, text []byte) (*Loaded, error) {
 		Digest:     fmt.Sprintf("%x", sha256.Sum256(text)),
 		Generation: 1,
 		places:     at,
+		lists:      lists,
 	}
 	if err := protoyaml.Unmarshal(text, l.Config); err != nil {
 		return nil, newError(name, []Problem{unforeseen(err)})
@@ -96,9 +126,19 @@ func Parse(name string, text []byte) (*Loaded, error) {
 		return nil, newError(name, problems)
 	}
 	if problems := l.check(); problems != nil {
-		return nil, newError(name, problems)
+		return l, newError(name, problems)
 	}
 	return l, nil
+}
+
+// Refuse returns an error for what others find wrong with settings, each by its
+// path, such as "rules[2].origins[0]".
+func (l *Loaded) Refuse(wrong []Problem) *Error {
+	var problems []Problem
+	for _, p := range wrong {
+		problems = append(problems, l.places.find(p.Path).problem(p.Path, p.Message))
+	}
+	return newError(l.Source, problems)
 }
 
 // Default returns the configuration that is in force without a file: listeners

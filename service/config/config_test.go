@@ -101,7 +101,7 @@ func TestDefaults(t *testing.T) {
 	want := settings{
 		GRPC: "127.0.0.1:7801", HTTP: "127.0.0.1:7802", Drain: 30 * time.Second, Streams: 1000,
 		TLS: 0x0303, Level: "INFO", Limits: fetch.DefaultLimits(),
-		Connections: [2]int{10_000, 1_000}, Audit: "stdout . 104857600 5 full count 4194304", Leeway: 30 * time.Second,
+		Connections: [2]int{10_000, 1_000}, Audit: "stdout . 104857600 5 full drop_and_count 4194304", Leeway: 30 * time.Second,
 		Watch: true, Revoke: 5 * time.Second,
 	}
 	loads := map[string]*config.Loaded{"built-in": config.Default()}

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -106,6 +107,7 @@ func parseSetting(t *testing.T, path, value string) *config.Loaded {
 	writeCertificate(t, filepath.Join(dir, "corp-ca.pem"), "corp")
 	writeCertificate(t, filepath.Join(dir, "callers-ca.pem"), "callers")
 	writePair(t, dir, "tls.crt", "tls.key")
+	writeLists(t, dir, "callers-ca.pem", "callers.crl")
 	text := flow(path, value)
 	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
 	if err != nil {
@@ -120,6 +122,8 @@ var beside = map[string]map[string]string{
 	"callers[]":        {"name": "everyone", "dangerous_anonymous": "true"},
 	"callers[].jwts[]": {"issuer": "corp", "subject": "a"},
 	"jwt_issuers[]":    {"name": "corp", "issuer": "https://issuer.example", "audiences": "[fetchgate]", "jwks_file": "jwks.json"},
+	"tls_profiles[]":   {"name": "a"},
+	"grpc.unix":        {"path": "/run/fetchgate.sock"},
 	"rules[]":          {"name": "a", "origins": `["https://example.com"]`},
 	"grpc.tls":         {"cert_file": "tls.crt", "key_file": "tls.key"},
 
@@ -145,10 +149,12 @@ var instead = map[string]string{
 // withFile is what a setting needs elsewhere in the file, by its beginning.
 var withFile = map[string]string{
 	"rules[].callers":       "callers: [{name: shop, dangerous_anonymous: true}, {name: billing, dns_names: [billing.example]}]\ngrpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: callers-ca.pem}}",
+	"rules[].tls_profile":   "tls_profiles: [{name: partner}]",
 	"callers[].spiffe_ids":  "grpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: callers-ca.pem}}",
 	"callers[].dns_names":   "grpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: callers-ca.pem}}",
 	"rules[].credentials":   "credentials: [{name: partner-key, bearer: {token: {env: A}}, origins: ['https://a.test']}]",
 	"credentials[].callers": "callers: [{name: billing, dangerous_anonymous: true}]",
+	"callers[].unix_uids":   "grpc: {unix: {path: /run/fetchgate.sock}}",
 	"callers[].jwts":        "jwt_issuers: [{name: corp, issuer: a, audiences: [b], jwks_file: jwks.json}]",
 }
 
@@ -160,6 +166,8 @@ func flow(path, value string) string {
 		return "audit: {sink: file, file: " + value + "}"
 	case path == "audit.sink" && value == "file":
 		return "audit: {sink: file, file: f}"
+	case path == "audit.otlp_endpoint":
+		return "audit: {sink: otlp, otlp_endpoint: '" + value + "'}"
 	}
 	for beginning, more := range withFile {
 		if strings.HasPrefix(path, beginning) {
@@ -189,6 +197,19 @@ func nested(at, path, value string) string {
 	if key == "next_file" {
 		entries["file"] = "a"
 	}
+	if strings.HasPrefix(key, "jwks_") {
+		delete(entries, "jwks_file")
+		entries["jwks_url"] = "https://issuer.example/keys"
+		if key == "jwks_file" {
+			delete(entries, "jwks_url")
+		}
+	}
+	switch {
+	case at == "grpc.tls" && key == "workload_api":
+		clear(entries)
+	case at == "grpc.tls" && strings.HasPrefix(key, "client_"):
+		entries["client_ca_file"] = "callers-ca.pem"
+	}
 	entries[key] = value
 	var texts []string
 	for _, k := range slices.Sorted(maps.Keys(entries)) {
@@ -217,6 +238,7 @@ type settings struct {
 	Revoke      time.Duration
 	// Words are how rules are carried out, without the defaults.
 	Words string
+	Unix  fs.FileMode
 }
 
 func settingsOf(l *config.Loaded) settings {
@@ -231,14 +253,22 @@ func settingsOf(l *config.Loaded) settings {
 	return settings{
 		l.GRPCAddress(), l.HTTPAddress(), l.DrainGrace(), l.MaxConcurrentStreams(),
 		l.MinTLSVersion(), l.LogLevel().String(), l.LogJSON(), len(l.Dangerous()), l.Limits(),
-		[2]int{total, perPeer}, l.DrainDelay(), audit, traceparent, leeway, l.Watch(), l.RevokeGrace(), wordsOf(l),
+		[2]int{total, perPeer}, l.DrainDelay(), audit, traceparent, leeway, l.Watch(), l.RevokeGrace(), wordsOf(l), unixMode(l),
 	}
+}
+
+// unixMode are the permissions of the unix socket where they are not the default.
+func unixMode(l *config.Loaded) fs.FileMode {
+	if path, mode := l.UnixSocket(); path != "" && mode != 0o660 {
+		return mode
+	}
+	return 0
 }
 
 // wordsOf are the settings of modes and rules that other packages read, where
 // they are not the default.
 func wordsOf(l *config.Loaded) string {
-	words := [][2]string{{"enforce", l.Config.GetMode()}}
+	words := [][2]string{{"enforce", l.Config.GetMode()}, {"required", l.Config.GetGrpc().GetTls().GetClientCertificates()}}
 	if rules := l.Config.GetRules(); len(rules) > 0 {
 		r := rules[0]
 		words = append(words, [2]string{"allow", r.GetAction()}, [2]string{"enforce", r.GetMode()}, [2]string{"deny", r.GetMixedAnswers()},

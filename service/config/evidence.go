@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"path/filepath"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
@@ -17,12 +18,15 @@ func (l *Loaded) File(name string) string {
 	return filepath.Join(filepath.Dir(l.Source), name)
 }
 
-// Audit returns the settings of the audit record with their defaults filled in
-// and the file's name complete.
+// onFullWords are the words of audit.on_full by older ones.
+var onFullWords = map[string]string{"count": "drop_and_count", "fail_closed": "refuse"}
+
+// Audit returns the settings of the audit record with their defaults filled in,
+// the file's name complete and older words replaced.
 func (l *Loaded) Audit() *configv1.Audit {
 	set := l.Config.GetAudit()
 	filled := &configv1.Audit{
-		Sink: "stdout", Detail: "full", OnFull: "count", File: l.File(set.GetFile()),
+		Sink: "stdout", Detail: "full", OnFull: "drop_and_count", File: l.File(set.GetFile()), OtlpEndpoint: set.GetOtlpEndpoint(),
 		MaxFileBytes: new(int64(100 << 20)), KeepFiles: new(int32(5)), MaxQueueBytes: new(int64(4 << 20)),
 	}
 	if set == nil {
@@ -35,6 +39,9 @@ func (l *Loaded) Audit() *configv1.Audit {
 		if word.set != "" {
 			*word.to = word.set
 		}
+	}
+	if word, isOlder := onFullWords[filled.OnFull]; isOlder {
+		filled.OnFull = word
 	}
 	if set.MaxFileBytes != nil {
 		filled.MaxFileBytes = set.MaxFileBytes
@@ -52,11 +59,18 @@ func (l *Loaded) Audit() *configv1.Audit {
 // nothing together.
 func (l *Loaded) checkEvidence(refuse func(path, message string)) {
 	audit := l.Config.GetAudit()
-	switch isFile := audit.GetSink() == "file"; {
-	case isFile && audit.GetFile() == "":
-		refuse("audit.sink", `is "file" and audit.file is missing; say which file`)
-	case !isFile && audit.GetFile() != "":
-		refuse("audit.file", `is not used with this audit.sink; write sink: file, or leave the file out`)
+	for _, c := range []struct{ sink, key, value, which string }{
+		{"file", "file", audit.GetFile(), "which file"}, {"otlp", "otlp_endpoint", audit.GetOtlpEndpoint(), "which collector"},
+	} {
+		switch is := audit.GetSink() == c.sink; {
+		case is && c.value == "":
+			refuse("audit.sink", fmt.Sprintf("is %q and audit.%s is missing; say %s", c.sink, c.key, c.which))
+		case !is && c.value != "":
+			refuse("audit."+c.key, fmt.Sprintf("is not used with this audit.sink; write sink: %s, or leave it out", c.sink))
+		}
+	}
+	if to, err := url.Parse(audit.GetOtlpEndpoint()); err != nil || audit.GetOtlpEndpoint() != "" && to.Hostname() == "" {
+		refuse("audit.otlp_endpoint", fmt.Sprintf("%q has no host that can be read; write http://HOST:PORT or https://HOST:PORT", audit.GetOtlpEndpoint()))
 	}
 	for i, origin := range l.Config.GetTelemetry().GetOrigins() {
 		d, err := fetch.ParseURL(origin + "/")

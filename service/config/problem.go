@@ -40,6 +40,33 @@ func newError(source string, problems []Problem) *Error {
 	return &Error{Source: source, Problems: problems[:shown:shown], cut: shown < len(problems)}
 }
 
+// Together returns an error with the problems of all that are there, nil if none
+// is. Of a setting that several refuse, it tells what the first says.
+func Together(all ...*Error) *Error {
+	var problems []Problem
+	source, cut, told := "", false, map[string]bool{}
+	for _, e := range all {
+		if e == nil {
+			continue
+		}
+		source, cut = e.Source, cut || e.cut
+		for _, p := range e.Problems {
+			if p.Path == "" || !told[p.Path] {
+				problems = append(problems, p)
+			}
+		}
+		for _, p := range e.Problems {
+			told[p.Path] = true
+		}
+	}
+	if problems == nil {
+		return nil
+	}
+	e := newError(source, problems)
+	e.cut = e.cut || cut
+	return e
+}
+
 // Error has one line for each problem, "file:line:column: setting: what is
 // wrong; what to do", and one more if there are problems beyond the 20th.
 func (e *Error) Error() string {

@@ -22,7 +22,11 @@ var patterns = map[string]string{
 	`^[a-z0-9][a-z0-9._/-]{0,63}$`:                     `1 to 64 of a-z, 0-9, ".", "_", "/" and "-", beginning with a letter or digit`,
 	"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$":               "a method such as GET, at most 32 characters",
 	`^https?://[^/?#@]+$`:                              "http://HOST:PORT or https://HOST:PORT",
+	`^(https?://[^/?#@]+)?$`:                           "http://HOST:PORT or https://HOST:PORT",
 	`^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)*(/\*)?$`: "a SPIFFE ID such as spiffe://prod/ns/pay/sa/billing, or spiffe://prod/ns/pay/* for all below",
+	`^(unix:///.+|tcp://[0-9.:\[\]a-f]+)?$`:            "a socket such as unix:///run/spire/agent.sock",
+	`^(https://[^ #@]+)?$`:                             "an https URL such as https://issuer.example/keys, without a user name and a fragment",
+	`^(0?[0-7]{3})?$`:                                  `permissions in octal, in quotes, such as "0660"`,
 	`^[^:]{0,256}$`:                                    `a user name without ":", at most 256 characters`,
 	`^[0-9a-f]{64}$`:                                   "64 digits 0-9 and a-f, as fetchgate token prints them",
 }

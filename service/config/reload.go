@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -45,7 +46,7 @@ func (l *Loaded) Reload() (next *Loaded, digest string, err error) {
 		return nil, "", unreadable(l.Source, err)
 	}
 	digest = fmt.Sprintf("%x", sha256.Sum256(text))
-	next, err = Parse(l.Source, text)
+	next, err = parse(l.Source, text, l.lists)
 	if err == nil && !l.openEnded && isOpenEnded(text) {
 		at := lastLine(text)
 		at.Message = "ends in the middle of a line, as a file does that is being written; end its last line, or write it to another file and rename that"
@@ -67,9 +68,11 @@ func lastLine(text []byte) Problem {
 }
 
 // Equal tells that l and other say the same, byte for byte, the certificates of
-// upstream_tls.ca_files included.
+// upstream_tls.ca_files and of profiles and the lists of grpc.tls.client_crl_file
+// included.
 func (l *Loaded) Equal(other *Loaded) bool {
-	return l.Digest == other.Digest && reflect.DeepEqual(raw(l.authorities), raw(other.authorities))
+	return l.Digest == other.Digest && l.lists.content == other.lists.content && reflect.DeepEqual(raw(l.authorities), raw(other.authorities)) &&
+		slices.EqualFunc(l.profileAuthorities, other.profileAuthorities, func(a, b []*x509.Certificate) bool { return reflect.DeepEqual(raw(a), raw(b)) })
 }
 
 func raw(certificates []*x509.Certificate) (all [][]byte) {
@@ -91,6 +94,11 @@ func (l *Loaded) Files() []string {
 	for _, name := range l.Config.GetUpstreamTls().GetCaFiles() {
 		add(name)
 	}
+	for _, profile := range l.Config.GetTlsProfiles() {
+		for _, name := range profile.GetCaFiles() {
+			add(name)
+		}
+	}
 	for _, issuer := range l.Config.GetJwtIssuers() {
 		add(issuer.GetJwksFile())
 	}
@@ -98,6 +106,7 @@ func (l *Loaded) Files() []string {
 	add(tls.GetCertFile())
 	add(tls.GetKeyFile())
 	add(tls.GetClientCaFile())
+	add(tls.GetClientCrlFile())
 	return files
 }
 
@@ -111,10 +120,15 @@ var fixed = []struct {
 	{"grpc.max_concurrent_streams", func(l *Loaded) any { return l.MaxConcurrentStreams() }},
 	{"grpc.max_connections", func(l *Loaded) any { total, _ := l.MaxConnections(); return total }},
 	{"grpc.max_connections_per_peer", func(l *Loaded) any { _, perPeer := l.MaxConnections(); return perPeer }},
+	{"grpc.unix.path", func(l *Loaded) any { path, _ := l.UnixSocket(); return path }},
+	{"grpc.unix.mode", func(l *Loaded) any { _, mode := l.UnixSocket(); return mode }},
 	{"grpc.tls", func(l *Loaded) any { return l.Config.GetGrpc().GetTls() != nil }},
 	{"grpc.tls.cert_file", func(l *Loaded) any { return l.File(l.Config.GetGrpc().GetTls().GetCertFile()) }},
 	{"grpc.tls.key_file", func(l *Loaded) any { return l.File(l.Config.GetGrpc().GetTls().GetKeyFile()) }},
 	{"grpc.tls.client_ca_file", func(l *Loaded) any { return l.File(l.Config.GetGrpc().GetTls().GetClientCaFile()) }},
+	{"grpc.tls.client_crl_file", func(l *Loaded) any { return l.File(l.Config.GetGrpc().GetTls().GetClientCrlFile()) }},
+	{"grpc.tls.client_certificates", func(l *Loaded) any { return l.ClientCertificatesOptional() }},
+	{"grpc.tls.workload_api", func(l *Loaded) any { return l.Config.GetGrpc().GetTls().GetWorkloadApi() }},
 	{"http.address", func(l *Loaded) any { return l.HTTPAddress() }},
 	{"log.level", func(l *Loaded) any { return l.LogLevel() }},
 	{"log.format", func(l *Loaded) any { return l.LogJSON() }},
@@ -125,6 +139,7 @@ var fixed = []struct {
 	{"audit.max_file_bytes", func(l *Loaded) any { return l.Audit().GetMaxFileBytes() }},
 	{"audit.keep_files", func(l *Loaded) any { return l.Audit().GetKeepFiles() }},
 	{"audit.max_queue_bytes", func(l *Loaded) any { return l.Audit().GetMaxQueueBytes() }},
+	{"audit.otlp_endpoint", func(l *Loaded) any { return l.Audit().GetOtlpEndpoint() }},
 	{"telemetry.tracing.otlp_endpoint", func(l *Loaded) any { return l.Config.GetTelemetry().GetTracing().GetOtlpEndpoint() }},
 }
 

@@ -94,6 +94,33 @@ func TestEqual(t *testing.T) {
 	}
 }
 
+// TestEqualLists: revocation lists are part of a configuration, and are taken
+// apart when they change.
+func TestEqualLists(t *testing.T) {
+	dir := t.TempDir()
+	writePair(t, dir, "tls.crt", "tls.key")
+	writeLists(t, dir, "ca.pem", "lists.pem")
+	first, err := config.Load(write(t, dir, "fetchgate.yaml", "grpc: {tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.pem, client_crl_file: lists.pem}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, _, err := first.Reload()
+	if err != nil || !same.Equal(first) {
+		t.Errorf("with the same lists: %v", err)
+	}
+	writeLists(t, dir, "other.pem", "lists.pem")
+	if _, _, err := same.Reload(); err == nil || !strings.Contains(err.Error(), "has not signed it") {
+		t.Errorf("with lists of another authority: %v", err)
+	}
+	writeLists(t, dir, "ca.pem", "lists.pem")
+	if other, _, err := same.Reload(); err != nil || other.Equal(first) {
+		t.Errorf("with other lists it says the same: %v", err)
+	}
+	if files := first.Files(); !slices.Contains(files, filepath.Join(dir, "lists.pem")) {
+		t.Errorf("its files are %q", files)
+	}
+}
+
 // TestWaitForRestart: every setting is either taken at once or waits, and these
 // wait.
 func TestWaitForRestart(t *testing.T) {
@@ -115,7 +142,7 @@ func TestWaitForRestart(t *testing.T) {
 grpc: {address: "127.0.0.1:1", max_concurrent_streams: 2, max_connections: 2, max_connections_per_peer: 2, drain_grace: 1s, drain_delay: 1s}
 http: {address: "127.0.0.1:2"}
 log: {level: debug, format: json}
-audit: {sink: file, file: a, detail: denied_and_failed, on_full: fail_closed, max_file_bytes: 2000000, keep_files: 2, max_queue_bytes: 2000000}
+audit: {sink: file, file: a, detail: denied_and_failed, on_full: refuse, max_file_bytes: 2000000, keep_files: 2, max_queue_bytes: 2000000}
 telemetry: {origins: ["https://a.example"], tracing: {otlp_endpoint: "http://127.0.0.1:4317"}}
 reload: {watch: false}
 upstream_tls: {min_version: "1.3"}

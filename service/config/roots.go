@@ -27,27 +27,38 @@ func (l *Loaded) Roots(system func() (*x509.CertPool, error)) (pool *x509.CertPo
 		return own, "system", nil
 	}
 	pool = own.Clone()
+	return pool, "system+" + addTo(pool, l.authorities), nil
+}
+
+// addTo adds authorities to a pool and returns what they are called by content.
+func addTo(pool *x509.CertPool, authorities []*x509.Certificate) string {
 	var all [][]byte
-	for _, a := range l.authorities {
+	for _, a := range authorities {
 		pool.AddCert(a)
 		all = append(all, a.Raw)
 	}
 	slices.SortFunc(all, bytes.Compare)
 	all = slices.CompactFunc(all, bytes.Equal)
-	return pool, fmt.Sprintf("system+%x", sha256.Sum256(bytes.Join(all, nil))), nil // DER tells its own length
+	return fmt.Sprintf("%x", sha256.Sum256(bytes.Join(all, nil))) // DER tells its own length
 }
 
 // readAuthorities reads the files of upstream_tls.ca_files. Relative ones are
 // relative to the directory of the configuration.
 func (l *Loaded) readAuthorities(refuse func(path, message string)) {
-	for i, file := range l.Config.GetUpstreamTls().GetCaFiles() {
+	l.authorities = l.readAll("upstream_tls.ca_files", l.Config.GetUpstreamTls().GetCaFiles(), refuse)
+}
+
+// readAll returns the certificates of the files that the setting at path names.
+func (l *Loaded) readAll(path string, files []string, refuse func(path, message string)) (all []*x509.Certificate) {
+	for i, file := range files {
 		found, err := readCertificates(l.File(file))
 		if err != nil {
-			refuse(fmt.Sprintf("upstream_tls.ca_files[%d]", i), strconv.Quote(l.File(file))+" "+err.Error())
+			refuse(fmt.Sprintf("%s[%d]", path, i), strconv.Quote(l.File(file))+" "+err.Error())
 			continue
 		}
-		l.authorities = append(l.authorities, found...)
+		all = append(all, found...)
 	}
+	return all
 }
 
 // readPEM returns what a file holds.

@@ -145,12 +145,43 @@ func TestRootsWithoutSystem(t *testing.T) {
 	}
 }
 
+// writeLists writes an authority of callers, and a file with a revocation list of
+// it that names one certificate.
+func writeLists(t *testing.T, dir, authority, lists string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "callers"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{1},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(7), RevocationTime: time.Now()}},
+	}, template, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{authority: {Type: "CERTIFICATE", Bytes: der}, lists: {Type: "X509 CRL", Bytes: list}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestListenerFiles: a configuration is refused for what its listener could not
 // start with, at the place of the file.
 func TestListenerFiles(t *testing.T) {
 	dir := t.TempDir()
 	writePair(t, dir, "tls.crt", "tls.key")
 	writePair(t, dir, "other.crt", "other.key")
+	writeLists(t, dir, "ca.pem", "lists.pem")
 	for text, want := range map[string]string{
 		"cert_file: tls.crt, key_file: tls.key":                                  "",
 		"cert_file: tls.crt, key_file: tls.key, client_ca_file: other.crt":       "",
@@ -162,6 +193,31 @@ func TestListenerFiles(t *testing.T) {
 		"cert_file: tls.crt, key_file: tls.key, client_ca_file: tls.key":         `grpc.tls.client_ca_file: "` + filepath.Join(dir, "tls.key") + `" holds a "PRIVATE KEY"`,
 		"cert_file: tls.crt, key_file: tls.key, client_ca_file: " + os.DevNull:   "is not a regular file",
 		"cert_file: tls.crt, key_file: tls.key, client_ca_file: ../" + "tls.crt": "cannot be read",
+
+		"cert_file: tls.crt": "fetchgate.yaml:1:8: grpc.tls.key_file: is required; name a PEM file, or set workload_api",
+		"key_file: tls.key":  "fetchgate.yaml:1:8: grpc.tls.cert_file: is required",
+
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.pem, client_crl_file: lists.pem":        "",
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: other.crt, client_crl_file: lists.pem":     `:1:80: grpc.tls.client_crl_file: "` + filepath.Join(dir, "lists.pem") + `" holds a revocation list, number 1, that cannot be used: the one of "CN=callers" is not verified: no authority`,
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.pem, client_crl_file: gone.pem":         filepath.Join(dir, "gone.pem") + `" cannot be read`,
+		"cert_file: tls.crt, key_file: tls.key, client_crl_file: lists.pem":                                ":1:53: grpc.tls.client_crl_file: has the revocation lists of authorities, and none is named; set",
+		"cert_file: tls.crt, key_file: tls.key, client_certificates: optional":                             ":1:53: grpc.tls.client_certificates: says whether",
+		"cert_file: tls.crt, key_file: tls.key, client_certificates: required":                             "set grpc.tls.client_ca_file or grpc.tls.workload_api",
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.pem, client_certificates: optional":     "",
+		"cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.pem, client_certificates: sometimes":    "required or optional",
+		"workload_api: 'unix:///run/agent.sock', client_certificates: optional":                            "",
+		"workload_api: 'tcp://127.0.0.1:8081'":                                                             "",
+		"workload_api: 'tcp://[::1]:8081'":                                                                 "",
+		"workload_api: 'tcp://10.0.0.1:8081'":                                                              ":1:14: grpc.tls.workload_api: is beyond this machine",
+		"workload_api: 'tcp://127.0.0.1'":                                                                  "write a socket such as unix:///run/spire/agent.sock",
+		"workload_api: /run/agent.sock":                                                                    "write a socket such as unix:///run/spire/agent.sock",
+		"workload_api: 'unix:///run/agent.sock?a=b'":                                                       "write a socket such as unix:///run/spire/agent.sock",
+		"cert_file: tls.crt, workload_api: 'unix:///run/agent.sock'":                                       ":1:14: grpc.tls.cert_file: is given by grpc.tls.workload_api",
+		"key_file: tls.key, workload_api: 'unix:///run/agent.sock'":                                        ":1:14: grpc.tls.key_file: is given by",
+		"client_ca_file: ca.pem, workload_api: 'unix:///run/agent.sock'":                                   ":1:14: grpc.tls.client_ca_file: is given by",
+		"client_crl_file: lists.pem, workload_api: 'unix:///run/agent.sock'":                               ":1:14: grpc.tls.client_crl_file: has no authorities beside",
+		"workload_api: 'unix:///run/agent.sock'}}\ncallers: [{name: a, dns_names: [a.example]}] #{{":       "callers[0].dns_names: proves nothing beside grpc.tls.workload_api",
+		"workload_api: 'unix:///run/agent.sock'}}\ncallers: [{name: a, spiffe_ids: ['spiffe://a/b']}] #{{": "",
 	} {
 		_, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte("grpc: {tls: {"+text+"}}"))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -154,10 +154,18 @@ func (s *shape) single(n *yaml.Node, field protoreflect.FieldDescriptor, path st
 		s.refuse(path, "needs %s, not %s", scalarName(field), kindOf(n))
 		return
 	}
+	if n.Value == "" && loosened[field.Name()] {
+		s.refuse(path, "is empty, which could be taken for none at all; write one, or remove the key")
+		return
+	}
 	if message := checkScalar(n, field); message != "" {
 		s.refuse(path, "%s", message)
 	}
 }
+
+// loosened are the settings of a rule that make it narrower than it is without
+// them. A template that found no value for one leaves "".
+var loosened = map[protoreflect.Name]bool{"action": true, "isolate": true, "when": true}
 
 // isSection tells whether the field holds settings of its own, once.
 func isSection(field protoreflect.FieldDescriptor) bool {

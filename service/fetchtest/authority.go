@@ -80,6 +80,9 @@ type IssueOptions struct {
 	// Usages are what the key may be used for; nil means to prove a server and
 	// a client of TLS.
 	Usages []x509.ExtKeyUsage
+	// KeyUsage is what the key may sign (RFC 5280 section 4.2.1.3); zero means
+	// handshakes.
+	KeyUsage x509.KeyUsage
 	// Key is the key to certify; nil means a new P-256 key.
 	Key crypto.Signer
 }
@@ -94,6 +97,9 @@ func (a *Authority) Issue(o IssueOptions) tls.Certificate {
 		NotAfter:    timeOr(o.NotAfter, validUntil),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: o.Usages,
+	}
+	if o.KeyUsage != 0 {
+		template.KeyUsage = o.KeyUsage
 	}
 	if o.Usages == nil {
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}

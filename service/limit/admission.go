@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,7 @@ const (
 )
 
 // Admission counts the fetches that are live and the bytes held for them, and
-// refuses what would be too much. It remembers a caller or an address only while
+// refuses what would be too much. It remembers a caller or a peer only while
 // one of its fetches is live, so it never holds more than MaxLiveFetches of
 // either. A limit of 0 allows nothing. It is safe for concurrent use.
 type Admission struct {
@@ -39,18 +40,33 @@ type Admission struct {
 	mu      sync.Mutex
 	live    int
 	callers map[string]int
-	peers   map[netip.Addr]*peer
+	peers   map[Peer]*peer
 
 	refusals [5]atomic.Int64 // in the order of refusable
 }
 
-// peer is what is under way from one address.
+// Peer is where RPCs come from: an address, or the processes of one user over
+// unix sockets. The zero Peer is one too, that of RPCs without either.
+type Peer struct {
+	address netip.Addr
+	user    uint32
+	isUser  bool
+}
+
+// AtAddress is the peer at an address. An IPv6 address counts as its /64, which
+// is what one host may have.
+func AtAddress(a netip.Addr) Peer { return Peer{address: network(a)} }
+
+// OfUser is the peer that a user's processes are.
+func OfUser(id uint32) Peer { return Peer{user: id, isUser: true} }
+
+// peer is what is under way from one Peer.
 type peer struct {
 	live int // guarded by Admission.mu
 	held atomic.Int64
 }
 
-// The most of MaxHeldBytes that is held for one address, so that others find
+// The most of MaxHeldBytes that is held for one peer, so that others find
 // some whatever it does.
 const peerShareNumerator, peerShareDenominator = 3, 4
 
@@ -79,6 +95,8 @@ type Refused struct {
 	Scope string
 	// Max is its value, as a count or in bytes.
 	Max int64
+	// User tells that the peer is a user of this machine, and no address.
+	User bool
 	// RetryAfter is when to try again: a second, give or take a half at random,
 	// so that those who were refused together do not come back together.
 	RetryAfter time.Duration
@@ -90,9 +108,13 @@ func (r *Refused) Error() string {
 	case ScopeCaller:
 		whose = "this caller has as many fetches under way as it may, %d; wait for some of them to end"
 	case ScopePeer:
-		whose = "this address has as many fetches under way as it may, %d; wait for some of them to end, or spread them over more replicas of the caller"
+		of, next := "address", "spread them over more replicas of the caller"
+		if r.User {
+			of, next = "user of the unix socket", "give its services users of their own"
+		}
+		whose = "this " + of + " has as many fetches under way as it may, %d; wait for some of them to end, or " + next
 		if r.Limit == MaxHeldBytes {
-			whose = "as many bytes as may be are held for this address, %d; read answers faster, or spread fetches over more replicas of the caller"
+			whose = "as many bytes as may be are held for this " + of + ", %d; read answers faster, or " + strings.Replace(next, "them", "fetches", 1)
 		}
 	default:
 		whose = "fetchgate has as many fetches under way as it may, %d; ask another replica"
@@ -105,25 +127,24 @@ func (r *Refused) Error() string {
 
 // NewAdmission returns an Admission with nothing live.
 func NewAdmission(l fetch.Limits) *Admission {
-	return &Admission{limits: l, callers: map[string]int{}, peers: map[netip.Addr]*peer{}}
+	return &Admission{limits: l, callers: map[string]int{}, peers: map[Peer]*peer{}}
 }
 
-// Admit lets a fetch of caller begin, whose RPC came from address over conn,
-// unless it would exceed a limit. What the caller can mend is named first: its
-// own limit, that of its address, that of the server, and last the bytes held,
-// which admit nobody while they are at their most. An IPv6 address counts as its
-// /64, which is what one host may have; those without an address count as one.
-// A nil conn never ends.
-func (a *Admission) Admit(caller string, address netip.Addr, conn *Connection) (*Lease, *Refused) {
-	key := peerKey(address)
+// Admit lets a fetch of caller begin, whose RPC came from at over conn, unless it
+// would exceed a limit. What the caller can mend is named first: its own limit,
+// that of its peer, that of the server, and last the bytes held, which admit
+// nobody while they are at their most. A nil conn never ends.
+func (a *Admission) Admit(caller string, at Peer, conn *Connection) (*Lease, *Refused) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	from := a.peers[key]
+	from := a.peers[at]
 	switch {
 	case a.callers[caller] >= a.limits.MaxLiveFetchesPerCaller:
 		return nil, a.refuse(overCaller, int64(a.limits.MaxLiveFetchesPerCaller))
 	case a.limits.MaxLiveFetchesPerPeer <= 0, from != nil && from.live >= a.limits.MaxLiveFetchesPerPeer:
-		return nil, a.refuse(overPeer, int64(a.limits.MaxLiveFetchesPerPeer))
+		refused := a.refuse(overPeer, int64(a.limits.MaxLiveFetchesPerPeer))
+		refused.User = at.isUser
+		return nil, refused
 	case a.live >= a.limits.MaxLiveFetches:
 		return nil, a.refuse(overServer, int64(a.limits.MaxLiveFetches))
 	case a.held.Load() >= a.limits.MaxHeldBytes:
@@ -131,22 +152,22 @@ func (a *Admission) Admit(caller string, address netip.Addr, conn *Connection) (
 	}
 	if from == nil {
 		from = &peer{}
-		a.peers[key] = from
+		a.peers[at] = from
 	}
 	a.live++
 	a.callers[caller]++
 	from.live++
-	l := &Lease{admission: a, caller: caller, address: key, peer: from, conn: conn}
+	l := &Lease{admission: a, caller: caller, at: at, peer: from, conn: conn}
 	conn.add(l)
 	return l, nil
 }
 
-func peerKey(peer netip.Addr) netip.Addr {
-	peer = peer.Unmap()
-	if !peer.Is6() {
-		return peer
+func network(a netip.Addr) netip.Addr {
+	a = a.Unmap()
+	if !a.Is6() {
+		return a
 	}
-	prefix, err := peer.Prefix(64)
+	prefix, err := a.Prefix(64)
 	if err != nil {
 		return netip.Addr{}
 	}
@@ -183,7 +204,7 @@ func (a *Admission) Refusals() map[string]int64 {
 type Lease struct {
 	admission *Admission
 	caller    string
-	address   netip.Addr
+	at        Peer
 	peer      *peer
 	conn      *Connection
 	held      atomic.Int64
@@ -194,7 +215,7 @@ type Lease struct {
 }
 
 // Take holds n more bytes for the fetch, or refuses them if there would be more
-// than the server may hold, or than it may for one address; then none are held.
+// than the server may hold, or than it may for one peer; then none are held.
 // An n below 1 holds nothing. After Done nothing more is held.
 func (l *Lease) Take(n int) *Refused {
 	if n <= 0 {
@@ -208,7 +229,9 @@ func (l *Lease) Take(n int) *Refused {
 		return a.refuse(overHeld, most)
 	case !addUpTo(&l.peer.held, int64(n), share):
 		a.held.Add(-int64(n))
-		return a.refuse(overPeerHeld, share)
+		refused := a.refuse(overPeerHeld, share)
+		refused.User = l.at.isUser
+		return refused
 	}
 	l.held.Add(int64(n))
 	if l.forfeited.Load() || l.done.Load() {
@@ -275,7 +298,7 @@ func (l *Lease) vacate() bool {
 	defer a.mu.Unlock()
 	a.live--
 	if l.peer.live--; l.peer.live == 0 {
-		delete(a.peers, l.address)
+		delete(a.peers, l.at)
 	}
 	if a.callers[l.caller]--; a.callers[l.caller] == 0 {
 		delete(a.callers, l.caller)

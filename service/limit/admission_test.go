@@ -16,17 +16,17 @@ import (
 var (
 	small = fetch.Limits{MaxLiveFetches: 4, MaxLiveFetchesPerCaller: 3, MaxLiveFetchesPerPeer: 2, MaxHeldBytes: 100}
 
-	peerA = netip.MustParseAddr("192.0.2.1")
-	peerB = netip.MustParseAddr("192.0.2.2")
-	peerC = netip.MustParseAddr("192.0.2.3")
+	peerA = limit.AtAddress(netip.MustParseAddr("192.0.2.1"))
+	peerB = limit.AtAddress(netip.MustParseAddr("192.0.2.2"))
+	peerC = limit.AtAddress(netip.MustParseAddr("192.0.2.3"))
 )
 
 // admit takes a place that there must be.
-func admit(t *testing.T, a *limit.Admission, caller string, peer netip.Addr) *limit.Lease {
+func admit(t *testing.T, a *limit.Admission, caller string, peer limit.Peer) *limit.Lease {
 	t.Helper()
 	l, refused := a.Admit(caller, peer, nil)
 	if refused != nil {
-		t.Fatalf("%s from %s: %v", caller, peer, refused)
+		t.Fatalf("%s from %v: %v", caller, peer, refused)
 	}
 	return l
 }
@@ -140,21 +140,29 @@ func TestPeers(t *testing.T) {
 		{"", "", true},
 		{"", "192.0.2.1", false},
 		{"", "::", false},
+		{"uid 0", "uid 0", true},
+		{"uid 0", "uid 1000", false},
+		{"uid 0", "", false},
 	} {
 		a := limit.NewAdmission(fetch.Limits{MaxLiveFetches: 2, MaxLiveFetchesPerCaller: 2, MaxLiveFetchesPerPeer: 1, MaxHeldBytes: 1})
-		admit(t, a, "shop", address(c.a))
-		if _, refused := a.Admit("shop", address(c.b), nil); (refused != nil) != c.same {
+		admit(t, a, "shop", peerNamed(c.a))
+		if _, refused := a.Admit("shop", peerNamed(c.b), nil); (refused != nil) != c.same {
 			t.Errorf("%q and %q: %v, want the same %v", c.a, c.b, refused, c.same)
 		}
 	}
 }
 
-// address is the address that s spells; "" is none.
-func address(s string) netip.Addr {
-	if s == "" {
-		return netip.Addr{}
+// peerNamed is the peer that s spells; "" is none.
+func peerNamed(s string) limit.Peer {
+	switch s {
+	case "":
+		return limit.AtAddress(netip.Addr{})
+	case "uid 0":
+		return limit.OfUser(0)
+	case "uid 1000":
+		return limit.OfUser(1000)
 	}
-	return netip.MustParseAddr(s)
+	return limit.AtAddress(netip.MustParseAddr(s))
 }
 
 // TestLease: a place ends once, and bytes are given back at most once.
@@ -221,7 +229,7 @@ func TestNeverOver(t *testing.T) {
 	var live, held, most, mostHeld, admitted atomic.Int64
 	var all, late sync.WaitGroup
 	for i := range 16 {
-		caller, peer := fmt.Sprint("caller-", i%3), []netip.Addr{peerA, peerB}[i%2]
+		caller, peer := fmt.Sprint("caller-", i%3), []limit.Peer{peerA, peerB}[i%2]
 		all.Go(func() {
 			for range 500 {
 				l, refused := a.Admit(caller, peer, nil)

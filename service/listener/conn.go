@@ -3,7 +3,6 @@ package listener
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,9 @@ const rearmEvery = time.Second
 type admitted struct {
 	net.Conn
 	listener *Listener
-	peer     netip.Addr
+	peer     peer
+	// process is at the other end of a unix socket, else nil.
+	process *Process
 
 	// idleSince is nanoseconds after the listener's start, or busy.
 	idleSince atomic.Int64

@@ -49,7 +49,8 @@ type Options struct {
 	// longest and carries no stream is closed for a new one.
 	MaxConnections int
 	// MaxConnectionsPerPeer are the most connections at once from one address,
-	// which for IPv6 is its /64; 0 means DefaultMaxConnectionsPerPeer.
+	// which for IPv6 is its /64, or from the processes of one user over unix
+	// sockets; 0 means DefaultMaxConnectionsPerPeer.
 	MaxConnectionsPerPeer int
 	// Frames bound what one connection may send.
 	Frames FrameLimits
@@ -64,14 +65,22 @@ type Options struct {
 // Accept outlasts a shortage of descriptors.
 type Listener struct {
 	net.Listener
-	options Options
-	start   time.Time
+	*admission
 	closed  chan struct{}
 	closing sync.Once
+	// expected are the RPCs whose requests have yet to come.
+	expected expected
+}
+
+// admission are the connections that listeners with the same bounds have
+// admitted.
+type admission struct {
+	options Options
+	start   time.Time
 
 	mu       sync.Mutex
 	admitted byIdle
-	peers    map[netip.Addr]int
+	peers    map[peer]int
 	// allBusy is when no connection was found idle; the next search waits.
 	allBusy time.Duration
 	said    map[string]time.Duration
@@ -92,11 +101,18 @@ func New(l net.Listener, o Options) *Listener {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Frames = o.Frames.withDefaults()
-	return &Listener{
-		Listener: l, options: o, start: time.Now(), closed: make(chan struct{}),
-		peers: map[netip.Addr]int{}, allBusy: math.MinInt64, said: map[string]time.Duration{},
-	}
+	return newListener(l, &admission{
+		options: o, start: time.Now(), peers: map[peer]int{}, allBusy: math.MinInt64, said: map[string]time.Duration{},
+	})
 }
+
+func newListener(l net.Listener, a *admission) *Listener {
+	return &Listener{Listener: l, admission: a, closed: make(chan struct{})}
+}
+
+// Beside returns a listener that admits the connections of other within the
+// bounds of l: those of both count together.
+func (l *Listener) Beside(other net.Listener) *Listener { return newListener(other, l.admission) }
 
 // Watch returns secured such that it closes when its caller sends more than the
 // FrameLimits. Accepted is what Accept returned; secured is the same connection
@@ -172,11 +188,15 @@ func (l *Listener) pause(d time.Duration) bool {
 
 // admit returns nil for a connection beyond the bounds.
 func (l *Listener) admit(c net.Conn) *admitted {
-	a := &admitted{Conn: c, listener: l, peer: peerOf(c)}
+	a := &admitted{Conn: c, listener: l}
+	if err := a.identify(); err != nil {
+		l.options.Log.Debug("the system does not say whose process has connected to the unix socket", "err", err)
+		return nil
+	}
 	a.armed.Store(-int64(rearmEvery))
 	limit, dropped := l.enter(a)
 	if limit != "" {
-		l.refused(limit, "peer", c.RemoteAddr())
+		l.refused(limit, "peer", a.RemoteAddr())
 		return nil
 	}
 	if dropped != nil {
@@ -188,10 +208,10 @@ func (l *Listener) admit(c net.Conn) *admitted {
 
 // enter counts a in; it returns the limit that is in the way, or the connection
 // that has to go for it.
-func (l *Listener) enter(a *admitted) (limit string, dropped *admitted) {
+func (l *admission) enter(a *admitted) (limit string, dropped *admitted) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if a.peer.IsValid() && l.peers[a.peer] >= l.options.MaxConnectionsPerPeer {
+	if a.peer.isKnown() && l.peers[a.peer] >= l.options.MaxConnectionsPerPeer {
 		return ConnectionsPerPeer, nil
 	}
 	now := time.Since(l.start)
@@ -204,19 +224,19 @@ func (l *Listener) enter(a *admitted) (limit string, dropped *admitted) {
 	a.idleSince.Store(int64(now))
 	a.lastSeen = int64(now)
 	heap.Push(&l.admitted, a)
-	if a.peer.IsValid() {
+	if a.peer.isKnown() {
 		l.peers[a.peer]++
 	}
 	return "", dropped
 }
 
 // leave forgets a connection; the second time, nothing happens.
-func (l *Listener) leave(a *admitted) {
+func (l *admission) leave(a *admitted) {
 	if a.index < 0 {
 		return
 	}
 	heap.Remove(&l.admitted, a.index)
-	if !a.peer.IsValid() {
+	if !a.peer.isKnown() {
 		return
 	}
 	if l.peers[a.peer]--; l.peers[a.peer] == 0 {
@@ -228,7 +248,7 @@ func (l *Listener) leave(a *admitted) {
 // carry streams.
 const searchPause = 10 * time.Millisecond
 
-func (l *Listener) idleLongest(now time.Duration) *admitted {
+func (l *admission) idleLongest(now time.Duration) *admitted {
 	if l.allBusy > now-searchPause {
 		return nil
 	}
@@ -242,7 +262,7 @@ func (l *Listener) idleLongest(now time.Duration) *admitted {
 // sayEvery is the least time between two lines of the log about one limit.
 const sayEvery = time.Second
 
-func (l *Listener) refused(limit string, about string, what any) {
+func (l *admission) refused(limit string, about string, what any) {
 	l.options.OnRefused(limit)
 	now := time.Since(l.start)
 	l.mu.Lock()
@@ -257,18 +277,28 @@ func (l *Listener) refused(limit string, about string, what any) {
 	}
 }
 
-// peerOf is what MaxConnectionsPerPeer counts by; the zero Addr when c has no
+// peer is what MaxConnectionsPerPeer counts by: an address, or a user of this
+// machine. The zero peer does not count.
+type peer struct {
+	address netip.Addr
+	user    uint32
+	isUser  bool
+}
+
+func (p peer) isKnown() bool { return p.isUser || p.address.IsValid() }
+
+// peerAt is the peer at the address of a connection; the zero peer if it has no
 // IP address.
-func peerOf(c net.Conn) netip.Addr {
-	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+func peerAt(address net.Addr) peer {
+	tcp, ok := address.(*net.TCPAddr)
 	if !ok {
-		return netip.Addr{}
+		return peer{}
 	}
 	a := tcp.AddrPort().Addr().Unmap().WithZone("")
 	if a.Is6() {
 		// A caller has a whole /64 (RFC 6177 section 2).
 		p, _ := a.Prefix(64)
-		return p.Addr()
+		a = p.Addr()
 	}
-	return a
+	return peer{address: a}
 }

@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -19,17 +20,11 @@ var errSilent = errors.New("the request did not come within " + ReceiveTimeout.S
 
 // Expect returns the context of an RPC that begins now. It exceeds its deadline
 // after ReceiveTimeout unless Received is called with it, or with a context
-// derived from it, before. What it holds goes when ctx ends.
+// derived from it, before. What it holds goes when ctx ends, or soon after.
 func (l *Listener) Expect(ctx context.Context) context.Context {
-	ending, end := context.WithCancelCause(ctx)
-	e := &expecting{Context: ending}
-	e.timer = time.AfterFunc(ReceiveTimeout, func() {
-		end(errSilent)
-		if context.Cause(ending) == errSilent {
-			l.options.OnRefused(Silent)
-		}
-	})
-	e.unlink = context.AfterFunc(ctx, func() { e.timer.Stop() })
+	e := &expecting{of: l, due: time.Now().Add(ReceiveTimeout)}
+	e.Context, e.end = context.WithCancelCause(ctx)
+	l.expected.add(e)
 	return e
 }
 
@@ -37,16 +32,19 @@ func (l *Listener) Expect(ctx context.Context) context.Context {
 // context that does not come from Expect.
 func Received(ctx context.Context) {
 	if e, ok := ctx.Value(expectingKey{}).(*expecting); ok {
-		e.timer.Stop()
-		e.unlink()
+		e.of.expected.remove(e)
 	}
 }
 
 // expecting is the context of an RPC whose request has yet to come.
 type expecting struct {
 	context.Context
-	timer  *time.Timer
-	unlink func() bool
+	end context.CancelCauseFunc
+	of  *Listener
+	due time.Time
+	// before and after are its neighbours among those expected; nil once it is
+	// none of them.
+	before, after *expecting
 }
 
 type expectingKey struct{}
@@ -66,4 +64,89 @@ func (e *expecting) Err() error {
 		return context.DeadlineExceeded
 	}
 	return err
+}
+
+// silent ends an RPC whose time is over.
+func (e *expecting) silent() {
+	e.end(errSilent)
+	if context.Cause(e.Context) == errSilent {
+		e.of.options.OnRefused(Silent)
+	}
+}
+
+// forgetEvery is how soon an RPC that ended without a request is forgotten.
+const forgetEvery = time.Second
+
+// expected are the RPCs whose requests have yet to come. As all have the same
+// time, they are due in the order in which they began, and one timer serves all.
+type expected struct {
+	mu sync.Mutex
+	// ring is before the first and after the last.
+	ring  expecting
+	timer *time.Timer // runs look; nil before the first
+	armed bool
+}
+
+func (x *expected) add(e *expecting) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ring.after == nil {
+		x.ring.before, x.ring.after = &x.ring, &x.ring
+	}
+	e.before, e.after = x.ring.before, &x.ring
+	e.before.after, e.after.before = e, e
+	if !x.armed {
+		x.arm(forgetEvery)
+	}
+}
+
+func (x *expected) arm(d time.Duration) {
+	x.armed = true
+	if x.timer == nil {
+		x.timer = time.AfterFunc(d, x.look)
+	} else {
+		x.timer.Reset(d)
+	}
+}
+
+func (x *expected) remove(e *expecting) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.unlink(e)
+}
+
+func (x *expected) unlink(e *expecting) {
+	if e.before != nil {
+		e.before.after, e.after.before = e.after, e.before
+		e.before, e.after = nil, nil
+	}
+}
+
+// look ends the RPCs that are due.
+func (x *expected) look() {
+	for _, e := range x.due(time.Now()) {
+		e.silent()
+	}
+}
+
+// due takes out the RPCs that are due, forgets those that have ended, and arms
+// the timer for what is left.
+func (x *expected) due(now time.Time) (due []*expecting) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for e := x.ring.after; e != &x.ring; {
+		this := e
+		e = e.after
+		if isDue := !now.Before(this.due); isDue {
+			due = append(due, this)
+		} else if this.Context.Err() == nil {
+			continue
+		}
+		x.unlink(this)
+	}
+	x.armed = false
+	if first := x.ring.after; first != &x.ring {
+		x.arm(min(forgetEvery, first.due.Sub(now)))
+	}
+	return due
 }

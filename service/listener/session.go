@@ -90,11 +90,13 @@ type session struct {
 	limits  FrameLimits
 	in, out splitter
 	streams map[uint32]*stream
-	spare   *stream // saves a connection with one stream at a time the allocation
-	data    payload
-	last    uint32 // the highest stream that the caller has opened
-	block   int    // bytes of the block of header fields that has begun
-	held    int64  // the sum over streams
+	// spare are streams that have ended, for those to come: as many as were open
+	// at once.
+	spare []*stream
+	data  payload
+	last  uint32 // the highest stream that the caller has opened
+	block int    // bytes of the block of header fields that has begun
+	held  int64  // the sum over streams
 
 	resets, settings, control bucket
 }
@@ -178,14 +180,20 @@ func (s *session) takeHeaders(f frame, now time.Duration) string {
 	if len(s.streams) >= s.limits.Streams && !s.resets.spend(now) {
 		return Resets
 	}
-	opened := s.spare
-	if s.spare = nil; opened == nil {
-		opened = new(stream)
-	}
-	*opened = stream{opened: now}
-	s.streams[f.stream] = opened
+	s.streams[f.stream] = s.open(now)
 	s.control.earn(controlForAnswer)
 	return ""
+}
+
+func (s *session) open(now time.Duration) *stream {
+	last := len(s.spare) - 1
+	if last < 0 {
+		return &stream{opened: now}
+	}
+	opened := s.spare[last]
+	s.spare = s.spare[:last]
+	*opened = stream{opened: now}
+	return opened
 }
 
 // extend adds a frame to the block of header fields.
@@ -279,7 +287,7 @@ func (s *session) end(id uint32) bool {
 	if s.data.of == over {
 		s.data.of = nil
 	}
-	s.spare = over
+	s.spare = append(s.spare, over)
 	return true
 }
 

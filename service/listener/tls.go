@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/file"
+	"github.com/fetchgate/fetchgate/service/revocation"
 )
 
 // lookEvery is the least time between two looks at the files.
@@ -20,17 +24,22 @@ const lookEvery = time.Second
 // maxFileBytes bounds a PEM file.
 const maxFileBytes = 1 << 20
 
-// TLSFiles are the PEM files of a listener's TLS.
+// TLSFiles are the files of a listener's TLS: PEM, but for ClientCRL.
 type TLSFiles struct {
 	// Cert is the file of the certificate and its chain, Key that of its key.
 	Cert, Key string
 	// ClientCA is the file of the authorities that sign the certificates of
 	// callers; empty: callers show none.
 	ClientCA string
+	// ClientCRL is the file of the revocation lists of these authorities, in PEM or
+	// one in DER; empty: none is revoked.
+	ClientCRL string
+	// Optional lets callers in that show no certificate at all.
+	Optional bool
 }
 
-// TLS serves a certificate that is read again when its files change. There is
-// no revocation: a caller's certificate is good until it expires, or until its
+// TLS serves a certificate that is read again when its files change. A caller's
+// certificate is good until it expires, a list of ClientCRL names it, or its
 // authority goes from ClientCA and its connection ends.
 type TLS struct {
 	files   TLSFiles
@@ -47,13 +56,21 @@ type TLS struct {
 type loaded struct {
 	config   *tls.Config
 	notAfter time.Time
+	lists    *revocation.Lists // nil: none
+	// said are the lists of which the log has said that they are out of date.
+	said sync.Map
 }
 
 // contents are the bytes of the files.
-type contents struct{ cert, key, clientCA []byte }
+type contents struct {
+	cert, key, clientCA, clientCRL []byte
+	// aboutCRL is what was known of the file of the lists, which may be large, when
+	// it was read.
+	aboutCRL fs.FileInfo
+}
 
 func (c contents) equal(d contents) bool {
-	return bytes.Equal(c.cert, d.cert) && bytes.Equal(c.key, d.key) && bytes.Equal(c.clientCA, d.clientCA)
+	return bytes.Equal(c.cert, d.cert) && bytes.Equal(c.key, d.key) && bytes.Equal(c.clientCA, d.clientCA) && bytes.Equal(c.clientCRL, d.clientCRL)
 }
 
 // NewTLS reads the files; its error says which of them to mend. A nil log
@@ -64,14 +81,14 @@ func NewTLS(files TLSFiles, log *slog.Logger) (*TLS, error) {
 	}
 	t := &TLS{files: files, log: log}
 	var err error
-	if t.seen, err = files.read(); err != nil {
+	if t.seen, err = files.read(contents{}); err != nil {
 		return nil, err
 	}
 	first, err := files.load(t.seen)
 	if err != nil {
 		return nil, err
 	}
-	t.current.Store(first)
+	t.use(first)
 	now := time.Now()
 	t.looked.Store(&now)
 	if now.After(first.notAfter) {
@@ -98,6 +115,40 @@ func (t *TLS) NotAfter() time.Time {
 	return t.current.Load().notAfter
 }
 
+// Judge says why chains that were verified in a handshake are not good any more,
+// as errors of package revocation; nil: they are. Like handshakes, it looks at the
+// files at most once a second.
+func (t *TLS) Judge(chains [][]*x509.Certificate) error {
+	if t.files.ClientCRL == "" || len(chains) == 0 {
+		return nil
+	}
+	t.look()
+	return t.judge(t.current.Load(), chains)
+}
+
+// Refresh looks at the files now.
+func (t *TLS) Refresh() {
+	t.looking.Lock()
+	defer t.looking.Unlock()
+	t.readAgain()
+}
+
+func (t *TLS) judge(by *loaded, chains [][]*x509.Certificate) error {
+	err := by.lists.Judge(chains, time.Now())
+	if outdated, is := errors.AsType[*revocation.Outdated](err); is {
+		t.sayOutdated(by, outdated)
+	}
+	return err
+}
+
+// sayOutdated says once of each list that it is out of date.
+func (t *TLS) sayOutdated(l *loaded, o *revocation.Outdated) {
+	if _, was := l.said.LoadOrStore(*o, true); !was {
+		t.log.Error("a revocation list is out of date: certificates of its authority are refused until there is a newer one",
+			"file", t.files.ClientCRL, "authority", o.Authority, "next_update", o.Since)
+	}
+}
+
 func settings() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, SessionTicketsDisabled: true}
 }
@@ -109,12 +160,18 @@ func (t *TLS) look() {
 		return
 	}
 	defer t.looking.Unlock()
+	t.readAgain()
+}
+
+// readAgain uses the files if they have changed. t.looking is held.
+func (t *TLS) readAgain() {
 	now := time.Now()
 	t.looked.Store(&now)
 	// The content is compared: a link to a directory can be swapped for one
 	// whose files are as old.
-	found, err := t.files.read()
+	found, err := t.files.read(t.seen)
 	if err == nil && found.equal(t.seen) {
+		t.seen.aboutCRL = found.aboutCRL
 		return
 	}
 	var next *loaded
@@ -126,8 +183,18 @@ func (t *TLS) look() {
 		return
 	}
 	t.seen = found
+	t.log.Info("the files of the gRPC listener's TLS have changed and are in use", "not_after", next.notAfter, "revocation_lists", next.lists.Len())
+	t.use(next)
+}
+
+func (t *TLS) use(next *loaded) {
+	if next.lists != nil {
+		next.config.VerifyConnection = func(c tls.ConnectionState) error { return t.judge(next, c.VerifiedChains) }
+	}
 	t.current.Store(next)
-	t.log.Info("the files of the gRPC listener's TLS have changed and are in use", "not_after", next.notAfter)
+	for _, o := range next.lists.Outdated(time.Now()) {
+		t.sayOutdated(next, o)
+	}
 }
 
 // refuse says once for each content why it is not used.
@@ -139,16 +206,33 @@ func (t *TLS) refuse(found contents, err error) {
 	t.log.Error("the files of the gRPC listener's TLS have changed and cannot be used; the last good ones stay", "err", err)
 }
 
-// read returns what could be read, also with an error.
-func (f TLSFiles) read() (contents, error) {
+// read returns what could be read, also with an error. before is what was read
+// last.
+func (f TLSFiles) read(before contents) (contents, error) {
 	cert, certErr := readFile(f.Cert)
 	key, keyErr := readFile(f.Key)
 	c := contents{cert: cert, key: key}
-	var caErr error
+	var caErr, crlErr error
 	if f.ClientCA != "" {
 		c.clientCA, caErr = readFile(f.ClientCA)
 	}
-	return c, errors.Join(certErr, keyErr, caErr)
+	if f.ClientCRL != "" {
+		c.clientCRL, c.aboutCRL, crlErr = readLists(f.ClientCRL, before)
+	}
+	return c, errors.Join(certErr, keyErr, caErr, crlErr)
+}
+
+// readLists reads the file of the lists, unless it looks as before.
+func readLists(name string, before contents) ([]byte, fs.FileInfo, error) {
+	about, err := os.Stat(name)
+	if was := before.aboutCRL; err == nil && was != nil && os.SameFile(about, was) && about.Size() == was.Size() && about.ModTime().Equal(was.ModTime()) {
+		return before.clientCRL, about, nil
+	}
+	content, err := revocation.Read(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("grpc.tls: client_crl_file %s %w", name, err)
+	}
+	return content, about, nil
 }
 
 func readFile(name string) ([]byte, error) {
@@ -176,7 +260,30 @@ func (f TLSFiles) load(c contents) (*loaded, error) {
 		if !config.ClientCAs.AppendCertsFromPEM(c.clientCA) {
 			return nil, fmt.Errorf("grpc.tls: client_ca_file %s has no certificate; give the PEM of the authorities that sign those of callers", f.ClientCA)
 		}
-		config.ClientAuth = tls.RequireAndVerifyClientCert
+		config.ClientAuth = clientAuth(f.Optional)
 	}
-	return &loaded{config: config, notAfter: pair.Leaf.NotAfter}, nil
+	l := &loaded{config: config, notAfter: pair.Leaf.NotAfter}
+	if f.ClientCRL != "" {
+		if l.lists, err = revocation.Parse(c.clientCRL, certificatesIn(c.clientCA)); err != nil {
+			return nil, fmt.Errorf("grpc.tls: client_crl_file %s %w", f.ClientCRL, err)
+		}
+	}
+	return l, nil
+}
+
+func clientAuth(optional bool) tls.ClientAuthType {
+	if optional {
+		return tls.VerifyClientCertIfGiven
+	}
+	return tls.RequireAndVerifyClientCert
+}
+
+// certificatesIn are those that a pool takes of a PEM file.
+func certificatesIn(text []byte) (found []*x509.Certificate) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if one, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			found = append(found, one)
+		}
+	}
+	return found
 }

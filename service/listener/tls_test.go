@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/big"
@@ -30,7 +31,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/fetchgate/fetchgate/service/fetchtest"
 	"github.com/fetchgate/fetchgate/service/listener"
+	"github.com/fetchgate/fetchgate/service/revocation"
 )
 
 // authority signs certificates.
@@ -388,5 +391,103 @@ func TestNewTLS(t *testing.T) {
 	expired := newSecret(t, "first", generation(t, ours, 10, time.Now().Add(-time.Minute)))
 	if _, err := listener.NewTLS(expired.files(false), slog.New(slog.NewTextHandler(&log, nil))); err != nil || log.count("has expired") != 1 {
 		t.Errorf("an expired certificate: %v; %s", err, log.String())
+	}
+}
+
+// withLists are the files with revocation lists beside them.
+func (s *secret) withLists(optional bool) listener.TLSFiles {
+	f := s.files(true)
+	f.ClientCRL, f.Optional = s.file("lists.pem"), optional
+	return f
+}
+
+// TestRevocation: who is revoked is refused in the handshake and from then on;
+// lists that are out of date refuse everybody; lists that cannot be used leave the
+// last ones. The log says each once.
+func TestRevocation(t *testing.T) {
+	ours := fetchtest.NewAuthority(t)
+	shown, other := ours.Issue(fetchtest.IssueOptions{}), ours.Issue(fetchtest.IssueOptions{})
+	later := time.Now().Add(time.Hour)
+	files := map[string][]byte{"ca.crt": ours.PEM(), "lists.pem": ours.Revoke(later)}
+	certFile, keyFile := fetchtest.WriteCertificate(t, ours.Issue(fetchtest.IssueOptions{}))
+	for name, from := range map[string]string{"tls.crt": certFile, "tls.key": keyFile} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = content
+	}
+	s := newSecret(t, "first", files)
+	var log logged
+	served, err := listener.NewTLS(s.withLists(false), slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chainOf := func(c tls.Certificate) [][]*x509.Certificate {
+		chains, err := c.Leaf.Verify(x509.VerifyOptions{Roots: ours.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return chains
+	}
+	// A handshake and an RPC on an open connection ask the same.
+	expect := func(what string, c tls.Certificate, want any) {
+		t.Helper()
+		now, err := served.Config().GetConfigForClient(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inHandshake := now.VerifyConnection(tls.ConnectionState{VerifiedChains: chainOf(c)})
+		later := served.Judge(chainOf(c))
+		if fmt.Sprintf("%T", inHandshake) != fmt.Sprintf("%T", want) || fmt.Sprintf("%T", later) != fmt.Sprintf("%T", want) {
+			t.Errorf("%s: %v in the handshake, %v later, want %T", what, inHandshake, later, want)
+		}
+	}
+	change := func(name string, content []byte) {
+		t.Helper()
+		files = maps.Clone(files)
+		files["lists.pem"] = content
+		s.swap(t, name, files)
+		served.Refresh()
+	}
+	expect("at the start", shown, nil)
+	change("second", ours.Revoke(later, shown))
+	expect("revoked", shown, (*revocation.Revoked)(nil))
+	expect("another", other, nil)
+	change("third", []byte("nothing"))
+	change("third again", []byte("nothing"))
+	expect("revoked, and the file is of no use", shown, (*revocation.Revoked)(nil))
+	if log.count("cannot be used") != 1 || log.count("lists.pem holds no revocation list") != 1 {
+		t.Errorf("the log says: %s", log.String())
+	}
+	change("fourth", ours.Revoke(time.Now().Add(-time.Minute)))
+	expect("out of date", other, (*revocation.Outdated)(nil))
+	expect("out of date", shown, (*revocation.Outdated)(nil))
+	if log.count("is out of date") != 1 {
+		t.Errorf("the log says: %s", log.String())
+	}
+	change("fifth", ours.Revoke(later))
+	expect("not revoked any more", shown, nil)
+}
+
+// TestRevocationAtTheStart: lists of others do not start, with the file's name;
+// old ones start, and the log says so.
+func TestRevocationAtTheStart(t *testing.T) {
+	ours := fetchtest.NewAuthority(t)
+	certFile, keyFile := fetchtest.WriteCertificate(t, ours.Issue(fetchtest.IssueOptions{}))
+	start := func(lists []byte) (string, error) {
+		file := filepath.Join(t.TempDir(), "lists.pem")
+		if err := os.WriteFile(file, lists, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var log logged
+		_, err := listener.NewTLS(listener.TLSFiles{Cert: certFile, Key: keyFile, ClientCA: ours.WriteFile(t), ClientCRL: file}, slog.New(slog.NewTextHandler(&log, nil)))
+		return log.String(), err
+	}
+	if _, err := start(fetchtest.NewAuthority(t).Revoke(time.Now().Add(time.Hour))); err == nil || !strings.Contains(err.Error(), "lists.pem holds a revocation list, number 1") {
+		t.Errorf("another authority's: %v", err)
+	}
+	if log, err := start(ours.Revoke(time.Now().Add(-time.Hour))); err != nil || strings.Count(log, "is out of date") != 1 {
+		t.Errorf("an old one: %v, %s", err, log)
 	}
 }

@@ -248,8 +248,8 @@ const (
 	FailureReason_FAILURE_REASON_REDIRECT_DENIED FailureReason = 10
 	// The host resolves to an address that policy denies.
 	FailureReason_FAILURE_REASON_ADDRESS_DENIED FailureReason = 11
-	// The path reads differently raw and decoded, and policy decides
-	// differently about the two.
+	// Servers read the path in more than one way, and policy decides about each
+	// in another.
 	FailureReason_FAILURE_REASON_PATH_AMBIGUOUS FailureReason = 12
 	// The named credential is not bound to this origin, method or path.
 	FailureReason_FAILURE_REASON_CREDENTIAL_OUT_OF_BINDING FailureReason = 13

@@ -203,7 +203,7 @@ func (x *ExplainRequest) GetOptions() *FetchOptions {
 // ExplainResponse is the whole decision.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether the fetch would be allowed.
+	// Whether rules allow the fetch, and the server would refuse nothing of it.
 	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// The URL as policy reads it, canonical, its query's values left out.
 	CanonicalUrl string `protobuf:"bytes,2,opt,name=canonical_url,json=canonicalUrl,proto3" json:"canonical_url,omitempty"`
@@ -229,7 +229,14 @@ type ExplainResponse struct {
 	// The fields that the server would refuse.
 	Violations []*FieldViolation `protobuf:"bytes,12,rep,name=violations,proto3" json:"violations,omitempty"`
 	// The fields that would be lowered to a maximum.
-	Clamped       []string `protobuf:"bytes,13,rep,name=clamped,proto3" json:"clamped,omitempty"`
+	Clamped []string `protobuf:"bytes,13,rep,name=clamped,proto3" json:"clamped,omitempty"`
+	// The mode in which the decision is carried out: "enforce", "report" or "open".
+	Mode string `protobuf:"bytes,14,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Whether a fetch would go ahead: it is allowed, or denied in a mode that does
+	// not enforce it.
+	GoesAhead bool `protobuf:"varint,15,opt,name=goes_ahead,json=goesAhead,proto3" json:"goes_ahead,omitempty"`
+	// The names of the credentials that would go with the first hop.
+	Credentials   []string `protobuf:"bytes,16,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,11 +362,33 @@ func (x *ExplainResponse) GetClamped() []string {
 	return nil
 }
 
+func (x *ExplainResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetGoesAhead() bool {
+	if x != nil {
+		return x.GoesAhead
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetCredentials() []string {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
 // PolicyCheck is one check and its answer.
 type PolicyCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the check: "origin", "port", "caller", "method", "path", "query",
-	// "header", "when", "deny", "mode", "name", "address", "field", "body".
+	// "header", "when", "deny", "mode", "name", "address", "field", "body",
+	// "credential".
 	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// Whether it passed.
 	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
@@ -567,7 +596,7 @@ const file_fetchgate_v1_policy_service_proto_rawDesc = "" +
 	"\arefused\x18\x03 \x01(\tR\arefused\"{\n" +
 	"\x0eExplainRequest\x123\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.fetchgate.v1.HttpRequestR\arequest\x124\n" +
-	"\aoptions\x18\x02 \x01(\v2\x1a.fetchgate.v1.FetchOptionsR\aoptions\"\x87\x04\n" +
+	"\aoptions\x18\x02 \x01(\v2\x1a.fetchgate.v1.FetchOptionsR\aoptions\"\xdc\x04\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12#\n" +
 	"\rcanonical_url\x18\x02 \x01(\tR\fcanonicalUrl\x12\x12\n" +
@@ -587,7 +616,11 @@ const file_fetchgate_v1_policy_service_proto_rawDesc = "" +
 	"\n" +
 	"violations\x18\f \x03(\v2\x1c.fetchgate.v1.FieldViolationR\n" +
 	"violations\x12\x18\n" +
-	"\aclamped\x18\r \x03(\tR\aclamped\"S\n" +
+	"\aclamped\x18\r \x03(\tR\aclamped\x12\x12\n" +
+	"\x04mode\x18\x0e \x01(\tR\x04mode\x12\x1d\n" +
+	"\n" +
+	"goes_ahead\x18\x0f \x01(\bR\tgoesAhead\x12 \n" +
+	"\vcredentials\x18\x10 \x03(\tR\vcredentials\"S\n" +
 	"\vPolicyCheck\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +

@@ -134,7 +134,11 @@ type FetchReport struct {
 	// met. Unset: none was met, or an attempt had an outcome that ended the fetch.
 	RetrySuppressed RetrySuppressed `protobuf:"varint,15,opt,name=retry_suppressed,json=retrySuppressed,proto3,enum=fetchgate.v1.RetrySuppressed" json:"retry_suppressed,omitempty"`
 	// What the audit record of this fetch calls it: 20 characters 0-9 and a-v.
-	FetchId       string `protobuf:"bytes,16,opt,name=fetch_id,json=fetchId,proto3" json:"fetch_id,omitempty"`
+	FetchId string `protobuf:"bytes,16,opt,name=fetch_id,json=fetchId,proto3" json:"fetch_id,omitempty"`
+	// Whether rules denied a hop that went ahead all the same, since their mode is
+	// "report". The answer is a real one; once the mode changes, it will be a
+	// denial. In the mode "open" what rules say is not recorded.
+	WouldDeny     bool `protobuf:"varint,17,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +285,13 @@ func (x *FetchReport) GetFetchId() string {
 	return ""
 }
 
+func (x *FetchReport) GetWouldDeny() bool {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return false
+}
+
 // Attempt is one try at the whole request.
 type Attempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -395,7 +406,14 @@ type Hop struct {
 	// How long each stage took.
 	Timings *Timings `protobuf:"bytes,5,opt,name=timings,proto3" json:"timings,omitempty"`
 	// The connection it went over. Unset: there was none.
-	Connection    *ConnectionInfo `protobuf:"bytes,6,opt,name=connection,proto3" json:"connection,omitempty"`
+	Connection *ConnectionInfo `protobuf:"bytes,6,opt,name=connection,proto3" json:"connection,omitempty"`
+	// Why rules deny the hop, which went ahead since their mode is "report", and what
+	// to do about it; at most 512 bytes. Empty: they do not.
+	WouldDeny string `protobuf:"bytes,7,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	// The credentials that the request has or that a rule applies, but for those
+	// bound to other callers: in the order in which they were applied, then those
+	// that did not go along. At most 16.
+	Credentials   []*CredentialUse `protobuf:"bytes,8,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +490,84 @@ func (x *Hop) GetConnection() *ConnectionInfo {
 	return nil
 }
 
+func (x *Hop) GetWouldDeny() string {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return ""
+}
+
+func (x *Hop) GetCredentials() []*CredentialUse {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+// CredentialUse is what became of one credential on a hop.
+type CredentialUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name. Empty: the request held it itself.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its kind: "bearer", "basic", "api_key", "header" or "client_certificate".
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Whether it went with the hop. False: the hop is outside of its binding.
+	Applied       bool `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialUse) Reset() {
+	*x = CredentialUse{}
+	mi := &file_fetchgate_v1_report_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialUse) ProtoMessage() {}
+
+func (x *CredentialUse) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_v1_report_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialUse.ProtoReflect.Descriptor instead.
+func (*CredentialUse) Descriptor() ([]byte, []int) {
+	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CredentialUse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CredentialUse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CredentialUse) GetApplied() bool {
+	if x != nil {
+		return x.Applied
+	}
+	return false
+}
+
 // Timings are how long the stages of a hop took. Unset: it did not happen.
 type Timings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -495,7 +591,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_fetchgate_v1_report_proto_msgTypes[3]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +603,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_report_proto_msgTypes[3]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +616,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{3}
+	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Timings) GetPool() *durationpb.Duration {
@@ -593,7 +689,7 @@ type ConnectionInfo struct {
 
 func (x *ConnectionInfo) Reset() {
 	*x = ConnectionInfo{}
-	mi := &file_fetchgate_v1_report_proto_msgTypes[4]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +701,7 @@ func (x *ConnectionInfo) String() string {
 func (*ConnectionInfo) ProtoMessage() {}
 
 func (x *ConnectionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_report_proto_msgTypes[4]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +714,7 @@ func (x *ConnectionInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionInfo.ProtoReflect.Descriptor instead.
 func (*ConnectionInfo) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{4}
+	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConnectionInfo) GetRemoteAddress() string {
@@ -682,7 +778,7 @@ type TlsInfo struct {
 
 func (x *TlsInfo) Reset() {
 	*x = TlsInfo{}
-	mi := &file_fetchgate_v1_report_proto_msgTypes[5]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +790,7 @@ func (x *TlsInfo) String() string {
 func (*TlsInfo) ProtoMessage() {}
 
 func (x *TlsInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_report_proto_msgTypes[5]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +803,7 @@ func (x *TlsInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsInfo.ProtoReflect.Descriptor instead.
 func (*TlsInfo) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{5}
+	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TlsInfo) GetVersion() string {
@@ -787,7 +883,7 @@ type EffectiveLimits struct {
 
 func (x *EffectiveLimits) Reset() {
 	*x = EffectiveLimits{}
-	mi := &file_fetchgate_v1_report_proto_msgTypes[6]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +895,7 @@ func (x *EffectiveLimits) String() string {
 func (*EffectiveLimits) ProtoMessage() {}
 
 func (x *EffectiveLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_v1_report_proto_msgTypes[6]
+	mi := &file_fetchgate_v1_report_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +908,7 @@ func (x *EffectiveLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EffectiveLimits.ProtoReflect.Descriptor instead.
 func (*EffectiveLimits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{6}
+	return file_fetchgate_v1_report_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EffectiveLimits) GetTotal() *durationpb.Duration {
@@ -931,7 +1027,7 @@ var File_fetchgate_v1_report_proto protoreflect.FileDescriptor
 
 const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\n" +
-	"\x19fetchgate/v1/report.proto\x12\ffetchgate.v1\x1a\x1afetchgate/v1/failure.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x04\n" +
+	"\x19fetchgate/v1/report.proto\x12\ffetchgate.v1\x1a\x1afetchgate/v1/failure.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x05\n" +
 	"\vFetchReport\x12#\n" +
 	"\rattempt_count\x18\x01 \x01(\x05R\fattemptCount\x12\x1b\n" +
 	"\thop_count\x18\x02 \x01(\x05R\bhopCount\x12\x1d\n" +
@@ -955,7 +1051,9 @@ const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\x06limits\x18\r \x01(\v2\x1d.fetchgate.v1.EffectiveLimitsR\x06limits\x121\n" +
 	"\battempts\x18\x0e \x03(\v2\x15.fetchgate.v1.AttemptR\battempts\x12H\n" +
 	"\x10retry_suppressed\x18\x0f \x01(\x0e2\x1d.fetchgate.v1.RetrySuppressedR\x0fretrySuppressed\x12\x19\n" +
-	"\bfetch_id\x18\x10 \x01(\tR\afetchId\"\xb2\x02\n" +
+	"\bfetch_id\x18\x10 \x01(\tR\afetchId\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\x11 \x01(\bR\twouldDeny\"\xb2\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x129\n" +
 	"\n" +
@@ -964,7 +1062,7 @@ const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12%\n" +
 	"\x04hops\x18\x05 \x03(\v2\x11.fetchgate.v1.HopR\x04hops\x123\n" +
 	"\x06reason\x18\x06 \x01(\x0e2\x1b.fetchgate.v1.FailureReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\a \x01(\tR\amessage\"\xca\x01\n" +
+	"\amessage\x18\a \x01(\tR\amessage\"\xa8\x02\n" +
 	"\x03Hop\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
@@ -973,7 +1071,14 @@ const file_fetchgate_v1_report_proto_rawDesc = "" +
 	"\atimings\x18\x05 \x01(\v2\x15.fetchgate.v1.TimingsR\atimings\x12<\n" +
 	"\n" +
 	"connection\x18\x06 \x01(\v2\x1c.fetchgate.v1.ConnectionInfoR\n" +
-	"connection\"\xe1\x02\n" +
+	"connection\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\a \x01(\tR\twouldDeny\x12=\n" +
+	"\vcredentials\x18\b \x03(\v2\x1b.fetchgate.v1.CredentialUseR\vcredentials\"Q\n" +
+	"\rCredentialUse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\bR\aapplied\"\xe1\x02\n" +
 	"\aTimings\x12-\n" +
 	"\x04pool\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04pool\x12+\n" +
 	"\x03dns\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03dns\x123\n" +
@@ -1039,56 +1144,58 @@ func file_fetchgate_v1_report_proto_rawDescGZIP() []byte {
 }
 
 var file_fetchgate_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fetchgate_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_fetchgate_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_fetchgate_v1_report_proto_goTypes = []any{
 	(RetrySuppressed)(0),          // 0: fetchgate.v1.RetrySuppressed
 	(*FetchReport)(nil),           // 1: fetchgate.v1.FetchReport
 	(*Attempt)(nil),               // 2: fetchgate.v1.Attempt
 	(*Hop)(nil),                   // 3: fetchgate.v1.Hop
-	(*Timings)(nil),               // 4: fetchgate.v1.Timings
-	(*ConnectionInfo)(nil),        // 5: fetchgate.v1.ConnectionInfo
-	(*TlsInfo)(nil),               // 6: fetchgate.v1.TlsInfo
-	(*EffectiveLimits)(nil),       // 7: fetchgate.v1.EffectiveLimits
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(FailureReason)(0),            // 10: fetchgate.v1.FailureReason
+	(*CredentialUse)(nil),         // 4: fetchgate.v1.CredentialUse
+	(*Timings)(nil),               // 5: fetchgate.v1.Timings
+	(*ConnectionInfo)(nil),        // 6: fetchgate.v1.ConnectionInfo
+	(*TlsInfo)(nil),               // 7: fetchgate.v1.TlsInfo
+	(*EffectiveLimits)(nil),       // 8: fetchgate.v1.EffectiveLimits
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(FailureReason)(0),            // 11: fetchgate.v1.FailureReason
 }
 var file_fetchgate_v1_report_proto_depIdxs = []int32{
-	8,  // 0: fetchgate.v1.FetchReport.total:type_name -> google.protobuf.Duration
-	7,  // 1: fetchgate.v1.FetchReport.limits:type_name -> fetchgate.v1.EffectiveLimits
+	9,  // 0: fetchgate.v1.FetchReport.total:type_name -> google.protobuf.Duration
+	8,  // 1: fetchgate.v1.FetchReport.limits:type_name -> fetchgate.v1.EffectiveLimits
 	2,  // 2: fetchgate.v1.FetchReport.attempts:type_name -> fetchgate.v1.Attempt
 	0,  // 3: fetchgate.v1.FetchReport.retry_suppressed:type_name -> fetchgate.v1.RetrySuppressed
-	9,  // 4: fetchgate.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: fetchgate.v1.Attempt.total:type_name -> google.protobuf.Duration
-	8,  // 6: fetchgate.v1.Attempt.wait:type_name -> google.protobuf.Duration
+	10, // 4: fetchgate.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	9,  // 5: fetchgate.v1.Attempt.total:type_name -> google.protobuf.Duration
+	9,  // 6: fetchgate.v1.Attempt.wait:type_name -> google.protobuf.Duration
 	3,  // 7: fetchgate.v1.Attempt.hops:type_name -> fetchgate.v1.Hop
-	10, // 8: fetchgate.v1.Attempt.reason:type_name -> fetchgate.v1.FailureReason
-	4,  // 9: fetchgate.v1.Hop.timings:type_name -> fetchgate.v1.Timings
-	5,  // 10: fetchgate.v1.Hop.connection:type_name -> fetchgate.v1.ConnectionInfo
-	8,  // 11: fetchgate.v1.Timings.pool:type_name -> google.protobuf.Duration
-	8,  // 12: fetchgate.v1.Timings.dns:type_name -> google.protobuf.Duration
-	8,  // 13: fetchgate.v1.Timings.connect:type_name -> google.protobuf.Duration
-	8,  // 14: fetchgate.v1.Timings.tls:type_name -> google.protobuf.Duration
-	8,  // 15: fetchgate.v1.Timings.send:type_name -> google.protobuf.Duration
-	8,  // 16: fetchgate.v1.Timings.first_byte:type_name -> google.protobuf.Duration
-	8,  // 17: fetchgate.v1.Timings.total:type_name -> google.protobuf.Duration
-	6,  // 18: fetchgate.v1.ConnectionInfo.tls:type_name -> fetchgate.v1.TlsInfo
-	9,  // 19: fetchgate.v1.TlsInfo.peer_not_after_time:type_name -> google.protobuf.Timestamp
-	8,  // 20: fetchgate.v1.EffectiveLimits.total:type_name -> google.protobuf.Duration
-	8,  // 21: fetchgate.v1.EffectiveLimits.attempt:type_name -> google.protobuf.Duration
-	8,  // 22: fetchgate.v1.EffectiveLimits.pool:type_name -> google.protobuf.Duration
-	8,  // 23: fetchgate.v1.EffectiveLimits.dns:type_name -> google.protobuf.Duration
-	8,  // 24: fetchgate.v1.EffectiveLimits.connect:type_name -> google.protobuf.Duration
-	8,  // 25: fetchgate.v1.EffectiveLimits.tls:type_name -> google.protobuf.Duration
-	8,  // 26: fetchgate.v1.EffectiveLimits.response_header:type_name -> google.protobuf.Duration
-	8,  // 27: fetchgate.v1.EffectiveLimits.idle_read:type_name -> google.protobuf.Duration
-	8,  // 28: fetchgate.v1.EffectiveLimits.write:type_name -> google.protobuf.Duration
-	8,  // 29: fetchgate.v1.EffectiveLimits.min_throughput_window:type_name -> google.protobuf.Duration
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	11, // 8: fetchgate.v1.Attempt.reason:type_name -> fetchgate.v1.FailureReason
+	5,  // 9: fetchgate.v1.Hop.timings:type_name -> fetchgate.v1.Timings
+	6,  // 10: fetchgate.v1.Hop.connection:type_name -> fetchgate.v1.ConnectionInfo
+	4,  // 11: fetchgate.v1.Hop.credentials:type_name -> fetchgate.v1.CredentialUse
+	9,  // 12: fetchgate.v1.Timings.pool:type_name -> google.protobuf.Duration
+	9,  // 13: fetchgate.v1.Timings.dns:type_name -> google.protobuf.Duration
+	9,  // 14: fetchgate.v1.Timings.connect:type_name -> google.protobuf.Duration
+	9,  // 15: fetchgate.v1.Timings.tls:type_name -> google.protobuf.Duration
+	9,  // 16: fetchgate.v1.Timings.send:type_name -> google.protobuf.Duration
+	9,  // 17: fetchgate.v1.Timings.first_byte:type_name -> google.protobuf.Duration
+	9,  // 18: fetchgate.v1.Timings.total:type_name -> google.protobuf.Duration
+	7,  // 19: fetchgate.v1.ConnectionInfo.tls:type_name -> fetchgate.v1.TlsInfo
+	10, // 20: fetchgate.v1.TlsInfo.peer_not_after_time:type_name -> google.protobuf.Timestamp
+	9,  // 21: fetchgate.v1.EffectiveLimits.total:type_name -> google.protobuf.Duration
+	9,  // 22: fetchgate.v1.EffectiveLimits.attempt:type_name -> google.protobuf.Duration
+	9,  // 23: fetchgate.v1.EffectiveLimits.pool:type_name -> google.protobuf.Duration
+	9,  // 24: fetchgate.v1.EffectiveLimits.dns:type_name -> google.protobuf.Duration
+	9,  // 25: fetchgate.v1.EffectiveLimits.connect:type_name -> google.protobuf.Duration
+	9,  // 26: fetchgate.v1.EffectiveLimits.tls:type_name -> google.protobuf.Duration
+	9,  // 27: fetchgate.v1.EffectiveLimits.response_header:type_name -> google.protobuf.Duration
+	9,  // 28: fetchgate.v1.EffectiveLimits.idle_read:type_name -> google.protobuf.Duration
+	9,  // 29: fetchgate.v1.EffectiveLimits.write:type_name -> google.protobuf.Duration
+	9,  // 30: fetchgate.v1.EffectiveLimits.min_throughput_window:type_name -> google.protobuf.Duration
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_fetchgate_v1_report_proto_init() }
@@ -1097,14 +1204,14 @@ func file_fetchgate_v1_report_proto_init() {
 		return
 	}
 	file_fetchgate_v1_failure_proto_init()
-	file_fetchgate_v1_report_proto_msgTypes[6].OneofWrappers = []any{}
+	file_fetchgate_v1_report_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fetchgate_v1_report_proto_rawDesc), len(file_fetchgate_v1_report_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -61,7 +61,9 @@ type Config struct {
 	// and rules are not asked. What no rule can allow is denied in every mode.
 	Mode string `protobuf:"bytes,12,opt,name=mode,proto3" json:"mode,omitempty"`
 	// How a changed configuration takes over.
-	Reload        *Reload `protobuf:"bytes,13,opt,name=reload,proto3" json:"reload,omitempty"`
+	Reload *Reload `protobuf:"bytes,13,opt,name=reload,proto3" json:"reload,omitempty"`
+	// Settings of the TLS handshake with upstreams that rules name.
+	TlsProfiles   []*TlsProfile `protobuf:"bytes,14,rep,name=tls_profiles,json=tlsProfiles,proto3" json:"tls_profiles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +189,13 @@ func (x *Config) GetReload() *Reload {
 	return nil
 }
 
+func (x *Config) GetTlsProfiles() []*TlsProfile {
+	if x != nil {
+		return x.TlsProfiles
+	}
+	return nil
+}
+
 // Reload is what happens when the file, or one that it names, has changed.
 type Reload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -261,7 +270,9 @@ type GrpcListener struct {
 	MaxConnectionsPerPeer *int32 `protobuf:"varint,6,opt,name=max_connections_per_peer,json=maxConnectionsPerPeer,proto3,oneof" json:"max_connections_per_peer,omitempty"`
 	// How long fetches are still taken after SIGTERM, while /readyz already says
 	// no, so that a load balancer can turn away first. Default 0s, 0s to 600s.
-	DrainDelay    *durationpb.Duration `protobuf:"bytes,7,opt,name=drain_delay,json=drainDelay,proto3,oneof" json:"drain_delay,omitempty"`
+	DrainDelay *durationpb.Duration `protobuf:"bytes,7,opt,name=drain_delay,json=drainDelay,proto3,oneof" json:"drain_delay,omitempty"`
+	// A unix socket to listen on too. Absent: none.
+	Unix          *UnixListener `protobuf:"bytes,8,opt,name=unix,proto3" json:"unix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,24 +356,100 @@ func (x *GrpcListener) GetDrainDelay() *durationpb.Duration {
 	return nil
 }
 
+func (x *GrpcListener) GetUnix() *UnixListener {
+	if x != nil {
+		return x.Unix
+	}
+	return nil
+}
+
+// UnixListener is a unix socket for callers on the same machine. It speaks no
+// TLS: the system says which user a caller's process is of.
+type UnixListener struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path of the socket, at most 103 bytes, of which its directory has at
+	// most 88. A socket that nobody listens on any more is replaced. Required.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The permissions of the socket, in octal. Default "0660".
+	Mode          string `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnixListener) Reset() {
+	*x = UnixListener{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnixListener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnixListener) ProtoMessage() {}
+
+func (x *UnixListener) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnixListener.ProtoReflect.Descriptor instead.
+func (*UnixListener) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UnixListener) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *UnixListener) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
 // ListenerTls is TLS 1.2 or newer for callers. The files are read again when
 // they change; if they cannot be used then, the last good ones stay.
 type ListenerTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The PEM file of the certificate and its chain. Required.
+	// The PEM file of the certificate and its chain. Required without
+	// workload_api.
 	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
-	// The PEM file of the private key. Required.
+	// The PEM file of the private key. Required without workload_api.
 	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
 	// A PEM file of authorities: a caller must show a certificate that one of
 	// them signed. Empty: callers show none.
-	ClientCaFile  string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// A file of the revocation lists (RFC 5280 section 5) of these authorities, in
+	// PEM or one in DER. A certificate that one of them names, or whose authority's
+	// list is out of date, is refused. Empty: none is revoked.
+	ClientCrlFile string `protobuf:"bytes,4,opt,name=client_crl_file,json=clientCrlFile,proto3" json:"client_crl_file,omitempty"`
+	// Whether callers must show a certificate where authorities are known:
+	// "required" (the default), or "optional", for callers that show a token.
+	ClientCertificates string `protobuf:"bytes,5,opt,name=client_certificates,json=clientCertificates,proto3" json:"client_certificates,omitempty"`
+	// The socket of a SPIFFE Workload API, "unix:///run/spire/agent.sock", that
+	// gives the certificate, its key and the authorities of callers, and renews
+	// them. In place of cert_file, key_file and client_ca_file. Empty: none.
+	WorkloadApi   string `protobuf:"bytes,6,opt,name=workload_api,json=workloadApi,proto3" json:"workload_api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenerTls) Reset() {
 	*x = ListenerTls{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +461,7 @@ func (x *ListenerTls) String() string {
 func (*ListenerTls) ProtoMessage() {}
 
 func (x *ListenerTls) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[3]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +474,7 @@ func (x *ListenerTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerTls.ProtoReflect.Descriptor instead.
 func (*ListenerTls) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListenerTls) GetCertFile() string {
@@ -411,6 +498,27 @@ func (x *ListenerTls) GetClientCaFile() string {
 	return ""
 }
 
+func (x *ListenerTls) GetClientCrlFile() string {
+	if x != nil {
+		return x.ClientCrlFile
+	}
+	return ""
+}
+
+func (x *ListenerTls) GetClientCertificates() string {
+	if x != nil {
+		return x.ClientCertificates
+	}
+	return ""
+}
+
+func (x *ListenerTls) GetWorkloadApi() string {
+	if x != nil {
+		return x.WorkloadApi
+	}
+	return ""
+}
+
 // HttpListener is the listener for /healthz, /readyz and /metrics.
 type HttpListener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -423,7 +531,7 @@ type HttpListener struct {
 
 func (x *HttpListener) Reset() {
 	*x = HttpListener{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +543,7 @@ func (x *HttpListener) String() string {
 func (*HttpListener) ProtoMessage() {}
 
 func (x *HttpListener) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[4]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +556,7 @@ func (x *HttpListener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpListener.ProtoReflect.Descriptor instead.
 func (*HttpListener) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HttpListener) GetAddress() string {
@@ -479,7 +587,8 @@ type Caller struct {
 	TokenSha256 []string `protobuf:"bytes,6,rep,name=token_sha256,json=tokenSha256,proto3" json:"token_sha256,omitempty"`
 	// What its tokens of jwt_issuers say.
 	Jwts []*JwtIdentity `protobuf:"bytes,7,rep,name=jwts,proto3" json:"jwts,omitempty"`
-	// The user ids of its processes, on a unix socket.
+	// The user ids of its processes, on the unix socket grpc.unix. 65534 and
+	// 4294967295 are refused: they stand for users that the system does not know.
 	UnixUids []int64 `protobuf:"varint,8,rep,packed,name=unix_uids,json=unixUids,proto3" json:"unix_uids,omitempty"`
 	// What it may do: "fetch", "stream", "batch", "exchange", "explain",
 	// "explain:addresses", "operate". Absent: the first five.
@@ -490,7 +599,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +611,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[5]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +624,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Caller) GetName() string {
@@ -596,7 +705,7 @@ type JwtIdentity struct {
 
 func (x *JwtIdentity) Reset() {
 	*x = JwtIdentity{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +717,7 @@ func (x *JwtIdentity) String() string {
 func (*JwtIdentity) ProtoMessage() {}
 
 func (x *JwtIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[6]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +730,7 @@ func (x *JwtIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtIdentity.ProtoReflect.Descriptor instead.
 func (*JwtIdentity) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JwtIdentity) GetIssuer() string {
@@ -655,17 +764,24 @@ type JwtIssuer struct {
 	// Values of the claim aud; a token has one of them. Required.
 	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
 	// The file with the issuer's keys, a JSON Web Key Set (RFC 7517 section 5),
-	// which is read again when it changes. Required.
+	// which is read again when it changes. This or jwks_url is required.
 	JwksFile string `protobuf:"bytes,4,opt,name=jwks_file,json=jwksFile,proto3" json:"jwks_file,omitempty"`
 	// How far the clocks may differ. Default 30s, 0s to 300s.
-	Leeway        *durationpb.Duration `protobuf:"bytes,5,opt,name=leeway,proto3,oneof" json:"leeway,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Leeway *durationpb.Duration `protobuf:"bytes,5,opt,name=leeway,proto3,oneof" json:"leeway,omitempty"`
+	// Where the keys are, an https URL. They are fetched every five minutes, and
+	// when a token names a key that is not among them, at most every 30 s; if they
+	// cannot be had, the last ones stay.
+	JwksUrl string `protobuf:"bytes,6,opt,name=jwks_url,json=jwksUrl,proto3" json:"jwks_url,omitempty"`
+	// Address ranges that jwks_url may lead to though they are not public, as CIDR
+	// or as one address.
+	JwksAllowAddresses []string `protobuf:"bytes,7,rep,name=jwks_allow_addresses,json=jwksAllowAddresses,proto3" json:"jwks_allow_addresses,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *JwtIssuer) Reset() {
 	*x = JwtIssuer{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +793,7 @@ func (x *JwtIssuer) String() string {
 func (*JwtIssuer) ProtoMessage() {}
 
 func (x *JwtIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[7]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +806,7 @@ func (x *JwtIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtIssuer.ProtoReflect.Descriptor instead.
 func (*JwtIssuer) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JwtIssuer) GetName() string {
@@ -728,6 +844,20 @@ func (x *JwtIssuer) GetLeeway() *durationpb.Duration {
 	return nil
 }
 
+func (x *JwtIssuer) GetJwksUrl() string {
+	if x != nil {
+		return x.JwksUrl
+	}
+	return ""
+}
+
+func (x *JwtIssuer) GetJwksAllowAddresses() []string {
+	if x != nil {
+		return x.JwksAllowAddresses
+	}
+	return nil
+}
+
 // HeldCredential is a proof to upstreams.
 type HeldCredential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -760,7 +890,7 @@ type HeldCredential struct {
 
 func (x *HeldCredential) Reset() {
 	*x = HeldCredential{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +902,7 @@ func (x *HeldCredential) String() string {
 func (*HeldCredential) ProtoMessage() {}
 
 func (x *HeldCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[8]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +915,7 @@ func (x *HeldCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldCredential.ProtoReflect.Descriptor instead.
 func (*HeldCredential) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeldCredential) GetName() string {
@@ -940,7 +1070,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1082,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[9]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1095,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Secret) GetSource() isSecret_Source {
@@ -1029,7 +1159,7 @@ type HeldBearer struct {
 
 func (x *HeldBearer) Reset() {
 	*x = HeldBearer{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1171,7 @@ func (x *HeldBearer) String() string {
 func (*HeldBearer) ProtoMessage() {}
 
 func (x *HeldBearer) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[10]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1184,7 @@ func (x *HeldBearer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldBearer.ProtoReflect.Descriptor instead.
 func (*HeldBearer) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HeldBearer) GetToken() *Secret {
@@ -1077,7 +1207,7 @@ type HeldBasic struct {
 
 func (x *HeldBasic) Reset() {
 	*x = HeldBasic{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1219,7 @@ func (x *HeldBasic) String() string {
 func (*HeldBasic) ProtoMessage() {}
 
 func (x *HeldBasic) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[11]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1232,7 @@ func (x *HeldBasic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldBasic.ProtoReflect.Descriptor instead.
 func (*HeldBasic) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HeldBasic) GetUsername() string {
@@ -1139,7 +1269,7 @@ type HeldApiKey struct {
 
 func (x *HeldApiKey) Reset() {
 	*x = HeldApiKey{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1281,7 @@ func (x *HeldApiKey) String() string {
 func (*HeldApiKey) ProtoMessage() {}
 
 func (x *HeldApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[12]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1294,7 @@ func (x *HeldApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldApiKey.ProtoReflect.Descriptor instead.
 func (*HeldApiKey) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HeldApiKey) GetPlace() isHeldApiKey_Place {
@@ -1240,7 +1370,7 @@ type HeldHeader struct {
 
 func (x *HeldHeader) Reset() {
 	*x = HeldHeader{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1382,7 @@ func (x *HeldHeader) String() string {
 func (*HeldHeader) ProtoMessage() {}
 
 func (x *HeldHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[13]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1395,7 @@ func (x *HeldHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldHeader.ProtoReflect.Descriptor instead.
 func (*HeldHeader) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HeldHeader) GetName() string {
@@ -1303,7 +1433,7 @@ type HeldCertificate struct {
 
 func (x *HeldCertificate) Reset() {
 	*x = HeldCertificate{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1445,7 @@ func (x *HeldCertificate) String() string {
 func (*HeldCertificate) ProtoMessage() {}
 
 func (x *HeldCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[14]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1458,7 @@ func (x *HeldCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldCertificate.ProtoReflect.Descriptor instead.
 func (*HeldCertificate) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HeldCertificate) GetCertFile() string {
@@ -1410,7 +1540,7 @@ type Rule struct {
 	AllowUnixSockets []string `protobuf:"bytes,26,rep,name=allow_unix_sockets,json=allowUnixSockets,proto3" json:"allow_unix_sockets,omitempty"`
 	// The local address to connect from. Empty: the system chooses.
 	SourceAddress string `protobuf:"bytes,27,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
-	// The TLS profile to use. Empty: the server's settings.
+	// The name of the TLS profile to use. Empty: upstream_tls.
 	TlsProfile string `protobuf:"bytes,28,opt,name=tls_profile,json=tlsProfile,proto3" json:"tls_profile,omitempty"`
 	// The proxy profile to use. Empty: no proxy.
 	ProxyProfile string `protobuf:"bytes,29,opt,name=proxy_profile,json=proxyProfile,proto3" json:"proxy_profile,omitempty"`
@@ -1437,7 +1567,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[15]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1579,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[15]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1592,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rule) GetName() string {
@@ -1739,7 +1869,7 @@ type RuleRetry struct {
 
 func (x *RuleRetry) Reset() {
 	*x = RuleRetry{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[16]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1881,7 @@ func (x *RuleRetry) String() string {
 func (*RuleRetry) ProtoMessage() {}
 
 func (x *RuleRetry) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[16]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1894,7 @@ func (x *RuleRetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleRetry.ProtoReflect.Descriptor instead.
 func (*RuleRetry) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RuleRetry) GetMaxAttempts() int32 {
@@ -1798,7 +1928,7 @@ type RuleLimits struct {
 
 func (x *RuleLimits) Reset() {
 	*x = RuleLimits{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[17]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1940,7 @@ func (x *RuleLimits) String() string {
 func (*RuleLimits) ProtoMessage() {}
 
 func (x *RuleLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[17]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1953,7 @@ func (x *RuleLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleLimits.ProtoReflect.Descriptor instead.
 func (*RuleLimits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RuleLimits) GetMaxResponseBodyBytes() int64 {
@@ -1868,7 +1998,7 @@ type UpstreamTls struct {
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[18]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2010,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[18]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2023,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpstreamTls) GetCaFiles() []string {
@@ -1908,6 +2038,86 @@ func (x *UpstreamTls) GetMinVersion() string {
 		return x.MinVersion
 	}
 	return ""
+}
+
+// TlsProfile is a TLS handshake with upstreams of its own kind. It can ask for
+// more than upstream_tls, never for less. Connections are not shared between
+// profiles that differ.
+type TlsProfile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: 1 to 64 characters a-z, 0-9, "-", "_", "." and "/". Required,
+	// unique.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// PEM files with the only certificate authorities to trust, in place of the
+	// system's and those of upstream_tls. Absent: those.
+	CaFiles []string `protobuf:"bytes,2,rep,name=ca_files,json=caFiles,proto3" json:"ca_files,omitempty"`
+	// The least version: "1.2" or "1.3". Absent, or below upstream_tls: that of
+	// upstream_tls.
+	MinVersion string `protobuf:"bytes,3,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// SHA-256 digests of SubjectPublicKeyInfo (RFC 7469 section 2.4), in
+	// hexadecimal: one of them must be in the verified chain. Absent: any chain
+	// that is verified.
+	SpkiSha256    []string `protobuf:"bytes,4,rep,name=spki_sha256,json=spkiSha256,proto3" json:"spki_sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsProfile) Reset() {
+	*x = TlsProfile{}
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsProfile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsProfile) ProtoMessage() {}
+
+func (x *TlsProfile) ProtoReflect() protoreflect.Message {
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsProfile.ProtoReflect.Descriptor instead.
+func (*TlsProfile) Descriptor() ([]byte, []int) {
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TlsProfile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TlsProfile) GetCaFiles() []string {
+	if x != nil {
+		return x.CaFiles
+	}
+	return nil
+}
+
+func (x *TlsProfile) GetMinVersion() string {
+	if x != nil {
+		return x.MinVersion
+	}
+	return ""
+}
+
+func (x *TlsProfile) GetSpkiSha256() []string {
+	if x != nil {
+		return x.SpkiSha256
+	}
+	return nil
 }
 
 // Limits are the most that the server does, and what it does when a request
@@ -1983,7 +2193,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[19]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2205,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[19]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2218,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Limits) GetMaxResponseFields() int32 {
@@ -2215,7 +2425,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[20]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2437,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[20]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2450,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Timeouts) GetDns() *durationpb.Duration {
@@ -2319,7 +2529,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[21]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2541,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[21]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2554,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Log) GetLevel() string {
@@ -2365,7 +2575,8 @@ func (x *Log) GetFormat() string {
 // fetch, by the schema fetchgate.audit.v1.
 type Audit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the lines go: "stdout" (the default), "file" or "none".
+	// Where the lines go: "stdout" (the default), "file", "otlp", log records to a
+	// collector, or "none".
 	Sink string `protobuf:"bytes,1,opt,name=sink,proto3" json:"sink,omitempty"`
 	// The file, with sink "file".
 	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
@@ -2378,19 +2589,24 @@ type Audit struct {
 	// Which fetches have a line: "full" (the default), all, or
 	// "denied_and_failed", those without a response.
 	Detail string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
-	// What to do when lines cannot be written and the queue is full: "count" (the
-	// default), lose and count them, or "fail_closed", refuse new fetches.
+	// What to do when lines cannot be written and the queue is full:
+	// "drop_and_count" (the default), lose and count them; "refuse" new fetches; or
+	// "block", let fetches that end wait until there is room. "count" and
+	// "fail_closed" are older words for the first two.
 	OnFull string `protobuf:"bytes,6,opt,name=on_full,json=onFull,proto3" json:"on_full,omitempty"`
 	// The most bytes of lines that wait to be written. Default 4194304, 1048576 to
 	// 1073741824.
 	MaxQueueBytes *int64 `protobuf:"varint,7,opt,name=max_queue_bytes,json=maxQueueBytes,proto3,oneof" json:"max_queue_bytes,omitempty"`
+	// The OTLP collector of sink "otlp", over gRPC: "http://127.0.0.1:4317", or
+	// "https://…" for TLS.
+	OtlpEndpoint  string `protobuf:"bytes,8,opt,name=otlp_endpoint,json=otlpEndpoint,proto3" json:"otlp_endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[22]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2618,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[22]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2631,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Audit) GetSink() string {
@@ -2467,6 +2683,13 @@ func (x *Audit) GetMaxQueueBytes() int64 {
 	return 0
 }
 
+func (x *Audit) GetOtlpEndpoint() string {
+	if x != nil {
+		return x.OtlpEndpoint
+	}
+	return ""
+}
+
 // Telemetry is metrics and traces.
 type Telemetry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2481,7 +2704,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[23]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2716,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[23]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2729,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Telemetry) GetOrigins() []string {
@@ -2535,7 +2758,7 @@ type Tracing struct {
 
 func (x *Tracing) Reset() {
 	*x = Tracing{}
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[24]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2770,7 @@ func (x *Tracing) String() string {
 func (*Tracing) ProtoMessage() {}
 
 func (x *Tracing) ProtoReflect() protoreflect.Message {
-	mi := &file_fetchgate_config_v1_config_proto_msgTypes[24]
+	mi := &file_fetchgate_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2783,7 @@ func (x *Tracing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tracing.ProtoReflect.Descriptor instead.
 func (*Tracing) Descriptor() ([]byte, []int) {
-	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_fetchgate_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Tracing) GetOtlpEndpoint() string {
@@ -2574,7 +2797,7 @@ var File_fetchgate_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" fetchgate/config/v1/config.proto\x12\x13fetchgate.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfa\x05\n" +
+	" fetchgate/config/v1/config.proto\x12\x13fetchgate.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x06\n" +
 	"\x06Config\x125\n" +
 	"\x04grpc\x18\x01 \x01(\v2!.fetchgate.config.v1.GrpcListenerR\x04grpc\x125\n" +
 	"\x04http\x18\x02 \x01(\v2!.fetchgate.config.v1.HttpListenerR\x04http\x125\n" +
@@ -2590,13 +2813,14 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"jwtIssuers\x12P\n" +
 	"\vcredentials\x18\v \x03(\v2#.fetchgate.config.v1.HeldCredentialB\t\xbaH\x06\x92\x01\x03\x10\x90NR\vcredentials\x122\n" +
 	"\x04mode\x18\f \x01(\tB\x1e\xbaH\x1br\x19R\x00R\aenforceR\x06reportR\x04openR\x04mode\x123\n" +
-	"\x06reload\x18\r \x01(\v2\x1b.fetchgate.config.v1.ReloadR\x06reload\"\x90\x01\n" +
+	"\x06reload\x18\r \x01(\v2\x1b.fetchgate.config.v1.ReloadR\x06reload\x12M\n" +
+	"\ftls_profiles\x18\x0e \x03(\v2\x1f.fetchgate.config.v1.TlsProfileB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\vtlsProfiles\"\x90\x01\n" +
 	"\x06Reload\x12\x19\n" +
 	"\x05watch\x18\x01 \x01(\bH\x00R\x05watch\x88\x01\x01\x12P\n" +
 	"\frevoke_grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00H\x01R\vrevokeGrace\x88\x01\x01B\b\n" +
 	"\x06_watchB\x0f\n" +
-	"\r_revoke_grace\"\xd2\x04\n" +
+	"\r_revoke_grace\"\x89\x05\n" +
 	"\fGrpcListener\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01H\x00R\aaddress\x88\x01\x01\x12O\n" +
 	"\vdrain_grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00H\x01R\n" +
@@ -2607,18 +2831,25 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x18max_connections_per_peer\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x04R\x15maxConnectionsPerPeer\x88\x01\x01\x12N\n" +
 	"\vdrain_delay\x18\a \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xd8\x042\x00H\x05R\n" +
-	"drainDelay\x88\x01\x01B\n" +
+	"drainDelay\x88\x01\x01\x125\n" +
+	"\x04unix\x18\b \x01(\v2!.fetchgate.config.v1.UnixListenerR\x04unixB\n" +
 	"\n" +
 	"\b_addressB\x0e\n" +
 	"\f_drain_graceB\x19\n" +
 	"\x17_max_concurrent_streamsB\x12\n" +
 	"\x10_max_connectionsB\x1b\n" +
 	"\x19_max_connections_per_peerB\x0e\n" +
-	"\f_drain_delay\"}\n" +
-	"\vListenerTls\x12$\n" +
-	"\tcert_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bcertFile\x12\"\n" +
-	"\bkey_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\akeyFile\x12$\n" +
-	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\"C\n" +
+	"\f_drain_delay\"Y\n" +
+	"\fUnixListener\x12\x1d\n" +
+	"\x04path\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(gR\x04path\x12*\n" +
+	"\x04mode\x18\x02 \x01(\tB\x16\xbaH\x13r\x112\x0f^(0?[0-7]{3})?$R\x04mode\"\xb2\x02\n" +
+	"\vListenerTls\x12\x1b\n" +
+	"\tcert_file\x18\x01 \x01(\tR\bcertFile\x12\x19\n" +
+	"\bkey_file\x18\x02 \x01(\tR\akeyFile\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x12&\n" +
+	"\x0fclient_crl_file\x18\x04 \x01(\tR\rclientCrlFile\x12L\n" +
+	"\x13client_certificates\x18\x05 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\brequiredR\boptionalR\x12clientCertificates\x12O\n" +
+	"\fworkload_api\x18\x06 \x01(\tB,\xbaH)r'2%^(unix:///.+|tcp://[0-9.:\\[\\]a-f]+)?$R\vworkloadApi\"C\n" +
 	"\fHttpListener\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x80\x02\x01H\x00R\aaddress\x88\x01\x01B\n" +
 	"\n" +
@@ -2641,15 +2872,17 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x06claims\x18\x03 \x03(\v2,.fetchgate.config.v1.JwtIdentity.ClaimsEntryB\b\xbaH\x05\x9a\x01\x02\x10\x14R\x06claims\x1a9\n" +
 	"\vClaimsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x92\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x02\n" +
 	"\tJwtIssuer\x126\n" +
 	"\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x04name\x12\"\n" +
 	"\x06issuer\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06issuer\x121\n" +
-	"\taudiences\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\x14\"\ar\x05\x10\x01\x18\x80\x04R\taudiences\x12$\n" +
-	"\tjwks_file\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bjwksFile\x12E\n" +
+	"\taudiences\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\x14\"\ar\x05\x10\x01\x18\x80\x04R\taudiences\x12\x1b\n" +
+	"\tjwks_file\x18\x04 \x01(\tR\bjwksFile\x12E\n" +
 	"\x06leeway\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\xac\x022\x00H\x00R\x06leeway\x88\x01\x01B\t\n" +
+	"\xaa\x01\a\"\x03\b\xac\x022\x00H\x00R\x06leeway\x88\x01\x01\x126\n" +
+	"\bjwks_url\x18\x06 \x01(\tB\x1b\xbaH\x18r\x162\x14^(https://[^ #@]+)?$R\ajwksUrl\x12:\n" +
+	"\x14jwks_allow_addresses\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x12jwksAllowAddressesB\t\n" +
 	"\a_leeway\"\xd3\x04\n" +
 	"\x0eHeldCredential\x127\n" +
 	"\x04name\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[a-z0-9][a-z0-9._/-]{0,63}$R\x04name\x12\x1e\n" +
@@ -2760,7 +2993,15 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\vUpstreamTls\x12)\n" +
 	"\bca_files\x18\x01 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x10\x01R\acaFiles\x122\n" +
 	"\vmin_version\x18\x02 \x01(\tB\x11\xbaH\x0er\fR\x00R\x031.2R\x031.3R\n" +
-	"minVersion\"\xd5\x12\n" +
+	"minVersion\"\xe3\x01\n" +
+	"\n" +
+	"TlsProfile\x127\n" +
+	"\x04name\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[a-z0-9][a-z0-9._/-]{0,63}$R\x04name\x12)\n" +
+	"\bca_files\x18\x02 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10d\"\x04r\x02\x10\x01R\acaFiles\x122\n" +
+	"\vmin_version\x18\x03 \x01(\tB\x11\xbaH\x0er\fR\x00R\x031.2R\x031.3R\n" +
+	"minVersion\x12=\n" +
+	"\vspki_sha256\x18\x04 \x03(\tB\x1c\xbaH\x19\x92\x01\x16\x10\x10\"\x12r\x102\x0e^[0-9a-f]{64}$R\n" +
+	"spkiSha256\"\xd5\x12\n" +
 	"\x06Limits\x12?\n" +
 	"\x13max_response_fields\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x80 (\x01H\x00R\x11maxResponseFields\x88\x01\x01\x12J\n" +
@@ -2843,18 +3084,19 @@ const file_fetchgate_config_v1_config_proto_rawDesc = "" +
 	"\x06_total\"k\n" +
 	"\x03Log\x127\n" +
 	"\x05level\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x00R\x05debugR\x04infoR\x04warnR\x05errorR\x05level\x12+\n" +
-	"\x06format\x18\x02 \x01(\tB\x13\xbaH\x10r\x0eR\x00R\x04textR\x04jsonR\x06format\"\x9d\x03\n" +
-	"\x05Audit\x12/\n" +
-	"\x04sink\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x06stdoutR\x04fileR\x04noneR\x04sink\x12\x12\n" +
+	"\x06format\x18\x02 \x01(\tB\x13\xbaH\x10r\x0eR\x00R\x04textR\x04jsonR\x06format\"\x86\x04\n" +
+	"\x05Audit\x125\n" +
+	"\x04sink\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x00R\x06stdoutR\x04fileR\x04otlpR\x04noneR\x04sink\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12;\n" +
 	"\x0emax_file_bytes\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80 (\x80\x80@H\x00R\fmaxFileBytes\x88\x01\x01\x12.\n" +
 	"\n" +
 	"keep_files\x18\x04 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00H\x01R\tkeepFiles\x88\x01\x01\x128\n" +
-	"\x06detail\x18\x05 \x01(\tB \xbaH\x1dr\x1bR\x00R\x04fullR\x11denied_and_failedR\x06detail\x124\n" +
-	"\aon_full\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\x05countR\vfail_closedR\x06onFull\x12<\n" +
+	"\x06detail\x18\x05 \x01(\tB \xbaH\x1dr\x1bR\x00R\x04fullR\x11denied_and_failedR\x06detail\x12S\n" +
+	"\aon_full\x18\x06 \x01(\tB:\xbaH7r5R\x00R\x0edrop_and_countR\x06refuseR\x05blockR\x05countR\vfail_closedR\x06onFull\x12<\n" +
 	"\x0fmax_queue_bytes\x18\a \x01(\x03B\x0f\xbaH\f\"\n" +
-	"\x18\x80\x80\x80\x80\x04(\x80\x80@H\x02R\rmaxQueueBytes\x88\x01\x01B\x11\n" +
+	"\x18\x80\x80\x80\x80\x04(\x80\x80@H\x02R\rmaxQueueBytes\x88\x01\x01\x12B\n" +
+	"\rotlp_endpoint\x18\b \x01(\tB\x1d\xbaH\x1ar\x182\x16^(https?://[^/?#@]+)?$R\fotlpEndpointB\x11\n" +
 	"\x0f_max_file_bytesB\r\n" +
 	"\v_keep_filesB\x12\n" +
 	"\x10_max_queue_bytes\"g\n" +
@@ -2877,93 +3119,97 @@ func file_fetchgate_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_fetchgate_config_v1_config_proto_rawDescData
 }
 
-var file_fetchgate_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_fetchgate_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_fetchgate_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: fetchgate.config.v1.Config
 	(*Reload)(nil),              // 1: fetchgate.config.v1.Reload
 	(*GrpcListener)(nil),        // 2: fetchgate.config.v1.GrpcListener
-	(*ListenerTls)(nil),         // 3: fetchgate.config.v1.ListenerTls
-	(*HttpListener)(nil),        // 4: fetchgate.config.v1.HttpListener
-	(*Caller)(nil),              // 5: fetchgate.config.v1.Caller
-	(*JwtIdentity)(nil),         // 6: fetchgate.config.v1.JwtIdentity
-	(*JwtIssuer)(nil),           // 7: fetchgate.config.v1.JwtIssuer
-	(*HeldCredential)(nil),      // 8: fetchgate.config.v1.HeldCredential
-	(*Secret)(nil),              // 9: fetchgate.config.v1.Secret
-	(*HeldBearer)(nil),          // 10: fetchgate.config.v1.HeldBearer
-	(*HeldBasic)(nil),           // 11: fetchgate.config.v1.HeldBasic
-	(*HeldApiKey)(nil),          // 12: fetchgate.config.v1.HeldApiKey
-	(*HeldHeader)(nil),          // 13: fetchgate.config.v1.HeldHeader
-	(*HeldCertificate)(nil),     // 14: fetchgate.config.v1.HeldCertificate
-	(*Rule)(nil),                // 15: fetchgate.config.v1.Rule
-	(*RuleRetry)(nil),           // 16: fetchgate.config.v1.RuleRetry
-	(*RuleLimits)(nil),          // 17: fetchgate.config.v1.RuleLimits
-	(*UpstreamTls)(nil),         // 18: fetchgate.config.v1.UpstreamTls
-	(*Limits)(nil),              // 19: fetchgate.config.v1.Limits
-	(*Timeouts)(nil),            // 20: fetchgate.config.v1.Timeouts
-	(*Log)(nil),                 // 21: fetchgate.config.v1.Log
-	(*Audit)(nil),               // 22: fetchgate.config.v1.Audit
-	(*Telemetry)(nil),           // 23: fetchgate.config.v1.Telemetry
-	(*Tracing)(nil),             // 24: fetchgate.config.v1.Tracing
-	nil,                         // 25: fetchgate.config.v1.JwtIdentity.ClaimsEntry
-	nil,                         // 26: fetchgate.config.v1.Rule.QueryEntry
-	nil,                         // 27: fetchgate.config.v1.Rule.SetFieldsEntry
-	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
+	(*UnixListener)(nil),        // 3: fetchgate.config.v1.UnixListener
+	(*ListenerTls)(nil),         // 4: fetchgate.config.v1.ListenerTls
+	(*HttpListener)(nil),        // 5: fetchgate.config.v1.HttpListener
+	(*Caller)(nil),              // 6: fetchgate.config.v1.Caller
+	(*JwtIdentity)(nil),         // 7: fetchgate.config.v1.JwtIdentity
+	(*JwtIssuer)(nil),           // 8: fetchgate.config.v1.JwtIssuer
+	(*HeldCredential)(nil),      // 9: fetchgate.config.v1.HeldCredential
+	(*Secret)(nil),              // 10: fetchgate.config.v1.Secret
+	(*HeldBearer)(nil),          // 11: fetchgate.config.v1.HeldBearer
+	(*HeldBasic)(nil),           // 12: fetchgate.config.v1.HeldBasic
+	(*HeldApiKey)(nil),          // 13: fetchgate.config.v1.HeldApiKey
+	(*HeldHeader)(nil),          // 14: fetchgate.config.v1.HeldHeader
+	(*HeldCertificate)(nil),     // 15: fetchgate.config.v1.HeldCertificate
+	(*Rule)(nil),                // 16: fetchgate.config.v1.Rule
+	(*RuleRetry)(nil),           // 17: fetchgate.config.v1.RuleRetry
+	(*RuleLimits)(nil),          // 18: fetchgate.config.v1.RuleLimits
+	(*UpstreamTls)(nil),         // 19: fetchgate.config.v1.UpstreamTls
+	(*TlsProfile)(nil),          // 20: fetchgate.config.v1.TlsProfile
+	(*Limits)(nil),              // 21: fetchgate.config.v1.Limits
+	(*Timeouts)(nil),            // 22: fetchgate.config.v1.Timeouts
+	(*Log)(nil),                 // 23: fetchgate.config.v1.Log
+	(*Audit)(nil),               // 24: fetchgate.config.v1.Audit
+	(*Telemetry)(nil),           // 25: fetchgate.config.v1.Telemetry
+	(*Tracing)(nil),             // 26: fetchgate.config.v1.Tracing
+	nil,                         // 27: fetchgate.config.v1.JwtIdentity.ClaimsEntry
+	nil,                         // 28: fetchgate.config.v1.Rule.QueryEntry
+	nil,                         // 29: fetchgate.config.v1.Rule.SetFieldsEntry
+	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
 }
 var file_fetchgate_config_v1_config_proto_depIdxs = []int32{
 	2,  // 0: fetchgate.config.v1.Config.grpc:type_name -> fetchgate.config.v1.GrpcListener
-	4,  // 1: fetchgate.config.v1.Config.http:type_name -> fetchgate.config.v1.HttpListener
-	5,  // 2: fetchgate.config.v1.Config.callers:type_name -> fetchgate.config.v1.Caller
-	15, // 3: fetchgate.config.v1.Config.rules:type_name -> fetchgate.config.v1.Rule
-	18, // 4: fetchgate.config.v1.Config.upstream_tls:type_name -> fetchgate.config.v1.UpstreamTls
-	19, // 5: fetchgate.config.v1.Config.limits:type_name -> fetchgate.config.v1.Limits
-	21, // 6: fetchgate.config.v1.Config.log:type_name -> fetchgate.config.v1.Log
-	22, // 7: fetchgate.config.v1.Config.audit:type_name -> fetchgate.config.v1.Audit
-	23, // 8: fetchgate.config.v1.Config.telemetry:type_name -> fetchgate.config.v1.Telemetry
-	7,  // 9: fetchgate.config.v1.Config.jwt_issuers:type_name -> fetchgate.config.v1.JwtIssuer
-	8,  // 10: fetchgate.config.v1.Config.credentials:type_name -> fetchgate.config.v1.HeldCredential
+	5,  // 1: fetchgate.config.v1.Config.http:type_name -> fetchgate.config.v1.HttpListener
+	6,  // 2: fetchgate.config.v1.Config.callers:type_name -> fetchgate.config.v1.Caller
+	16, // 3: fetchgate.config.v1.Config.rules:type_name -> fetchgate.config.v1.Rule
+	19, // 4: fetchgate.config.v1.Config.upstream_tls:type_name -> fetchgate.config.v1.UpstreamTls
+	21, // 5: fetchgate.config.v1.Config.limits:type_name -> fetchgate.config.v1.Limits
+	23, // 6: fetchgate.config.v1.Config.log:type_name -> fetchgate.config.v1.Log
+	24, // 7: fetchgate.config.v1.Config.audit:type_name -> fetchgate.config.v1.Audit
+	25, // 8: fetchgate.config.v1.Config.telemetry:type_name -> fetchgate.config.v1.Telemetry
+	8,  // 9: fetchgate.config.v1.Config.jwt_issuers:type_name -> fetchgate.config.v1.JwtIssuer
+	9,  // 10: fetchgate.config.v1.Config.credentials:type_name -> fetchgate.config.v1.HeldCredential
 	1,  // 11: fetchgate.config.v1.Config.reload:type_name -> fetchgate.config.v1.Reload
-	28, // 12: fetchgate.config.v1.Reload.revoke_grace:type_name -> google.protobuf.Duration
-	28, // 13: fetchgate.config.v1.GrpcListener.drain_grace:type_name -> google.protobuf.Duration
-	3,  // 14: fetchgate.config.v1.GrpcListener.tls:type_name -> fetchgate.config.v1.ListenerTls
-	28, // 15: fetchgate.config.v1.GrpcListener.drain_delay:type_name -> google.protobuf.Duration
-	6,  // 16: fetchgate.config.v1.Caller.jwts:type_name -> fetchgate.config.v1.JwtIdentity
-	25, // 17: fetchgate.config.v1.JwtIdentity.claims:type_name -> fetchgate.config.v1.JwtIdentity.ClaimsEntry
-	28, // 18: fetchgate.config.v1.JwtIssuer.leeway:type_name -> google.protobuf.Duration
-	10, // 19: fetchgate.config.v1.HeldCredential.bearer:type_name -> fetchgate.config.v1.HeldBearer
-	11, // 20: fetchgate.config.v1.HeldCredential.basic:type_name -> fetchgate.config.v1.HeldBasic
-	12, // 21: fetchgate.config.v1.HeldCredential.api_key:type_name -> fetchgate.config.v1.HeldApiKey
-	13, // 22: fetchgate.config.v1.HeldCredential.header:type_name -> fetchgate.config.v1.HeldHeader
-	14, // 23: fetchgate.config.v1.HeldCredential.client_certificate:type_name -> fetchgate.config.v1.HeldCertificate
-	9,  // 24: fetchgate.config.v1.HeldBearer.token:type_name -> fetchgate.config.v1.Secret
-	9,  // 25: fetchgate.config.v1.HeldBasic.password:type_name -> fetchgate.config.v1.Secret
-	9,  // 26: fetchgate.config.v1.HeldApiKey.key:type_name -> fetchgate.config.v1.Secret
-	9,  // 27: fetchgate.config.v1.HeldHeader.secret:type_name -> fetchgate.config.v1.Secret
-	26, // 28: fetchgate.config.v1.Rule.query:type_name -> fetchgate.config.v1.Rule.QueryEntry
-	27, // 29: fetchgate.config.v1.Rule.set_fields:type_name -> fetchgate.config.v1.Rule.SetFieldsEntry
-	20, // 30: fetchgate.config.v1.Rule.timeouts:type_name -> fetchgate.config.v1.Timeouts
-	16, // 31: fetchgate.config.v1.Rule.retry:type_name -> fetchgate.config.v1.RuleRetry
-	17, // 32: fetchgate.config.v1.Rule.limits:type_name -> fetchgate.config.v1.RuleLimits
-	20, // 33: fetchgate.config.v1.Limits.timeouts:type_name -> fetchgate.config.v1.Timeouts
-	20, // 34: fetchgate.config.v1.Limits.max_timeouts:type_name -> fetchgate.config.v1.Timeouts
-	28, // 35: fetchgate.config.v1.Limits.max_stream_total:type_name -> google.protobuf.Duration
-	28, // 36: fetchgate.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	28, // 37: fetchgate.config.v1.Limits.connection_lifetime:type_name -> google.protobuf.Duration
-	28, // 38: fetchgate.config.v1.Limits.caller_stall:type_name -> google.protobuf.Duration
-	28, // 39: fetchgate.config.v1.Timeouts.dns:type_name -> google.protobuf.Duration
-	28, // 40: fetchgate.config.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	28, // 41: fetchgate.config.v1.Timeouts.tls:type_name -> google.protobuf.Duration
-	28, // 42: fetchgate.config.v1.Timeouts.response_header:type_name -> google.protobuf.Duration
-	28, // 43: fetchgate.config.v1.Timeouts.idle_read:type_name -> google.protobuf.Duration
-	28, // 44: fetchgate.config.v1.Timeouts.write:type_name -> google.protobuf.Duration
-	28, // 45: fetchgate.config.v1.Timeouts.pool:type_name -> google.protobuf.Duration
-	28, // 46: fetchgate.config.v1.Timeouts.attempt:type_name -> google.protobuf.Duration
-	28, // 47: fetchgate.config.v1.Timeouts.total:type_name -> google.protobuf.Duration
-	24, // 48: fetchgate.config.v1.Telemetry.tracing:type_name -> fetchgate.config.v1.Tracing
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	20, // 12: fetchgate.config.v1.Config.tls_profiles:type_name -> fetchgate.config.v1.TlsProfile
+	30, // 13: fetchgate.config.v1.Reload.revoke_grace:type_name -> google.protobuf.Duration
+	30, // 14: fetchgate.config.v1.GrpcListener.drain_grace:type_name -> google.protobuf.Duration
+	4,  // 15: fetchgate.config.v1.GrpcListener.tls:type_name -> fetchgate.config.v1.ListenerTls
+	30, // 16: fetchgate.config.v1.GrpcListener.drain_delay:type_name -> google.protobuf.Duration
+	3,  // 17: fetchgate.config.v1.GrpcListener.unix:type_name -> fetchgate.config.v1.UnixListener
+	7,  // 18: fetchgate.config.v1.Caller.jwts:type_name -> fetchgate.config.v1.JwtIdentity
+	27, // 19: fetchgate.config.v1.JwtIdentity.claims:type_name -> fetchgate.config.v1.JwtIdentity.ClaimsEntry
+	30, // 20: fetchgate.config.v1.JwtIssuer.leeway:type_name -> google.protobuf.Duration
+	11, // 21: fetchgate.config.v1.HeldCredential.bearer:type_name -> fetchgate.config.v1.HeldBearer
+	12, // 22: fetchgate.config.v1.HeldCredential.basic:type_name -> fetchgate.config.v1.HeldBasic
+	13, // 23: fetchgate.config.v1.HeldCredential.api_key:type_name -> fetchgate.config.v1.HeldApiKey
+	14, // 24: fetchgate.config.v1.HeldCredential.header:type_name -> fetchgate.config.v1.HeldHeader
+	15, // 25: fetchgate.config.v1.HeldCredential.client_certificate:type_name -> fetchgate.config.v1.HeldCertificate
+	10, // 26: fetchgate.config.v1.HeldBearer.token:type_name -> fetchgate.config.v1.Secret
+	10, // 27: fetchgate.config.v1.HeldBasic.password:type_name -> fetchgate.config.v1.Secret
+	10, // 28: fetchgate.config.v1.HeldApiKey.key:type_name -> fetchgate.config.v1.Secret
+	10, // 29: fetchgate.config.v1.HeldHeader.secret:type_name -> fetchgate.config.v1.Secret
+	28, // 30: fetchgate.config.v1.Rule.query:type_name -> fetchgate.config.v1.Rule.QueryEntry
+	29, // 31: fetchgate.config.v1.Rule.set_fields:type_name -> fetchgate.config.v1.Rule.SetFieldsEntry
+	22, // 32: fetchgate.config.v1.Rule.timeouts:type_name -> fetchgate.config.v1.Timeouts
+	17, // 33: fetchgate.config.v1.Rule.retry:type_name -> fetchgate.config.v1.RuleRetry
+	18, // 34: fetchgate.config.v1.Rule.limits:type_name -> fetchgate.config.v1.RuleLimits
+	22, // 35: fetchgate.config.v1.Limits.timeouts:type_name -> fetchgate.config.v1.Timeouts
+	22, // 36: fetchgate.config.v1.Limits.max_timeouts:type_name -> fetchgate.config.v1.Timeouts
+	30, // 37: fetchgate.config.v1.Limits.max_stream_total:type_name -> google.protobuf.Duration
+	30, // 38: fetchgate.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	30, // 39: fetchgate.config.v1.Limits.connection_lifetime:type_name -> google.protobuf.Duration
+	30, // 40: fetchgate.config.v1.Limits.caller_stall:type_name -> google.protobuf.Duration
+	30, // 41: fetchgate.config.v1.Timeouts.dns:type_name -> google.protobuf.Duration
+	30, // 42: fetchgate.config.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	30, // 43: fetchgate.config.v1.Timeouts.tls:type_name -> google.protobuf.Duration
+	30, // 44: fetchgate.config.v1.Timeouts.response_header:type_name -> google.protobuf.Duration
+	30, // 45: fetchgate.config.v1.Timeouts.idle_read:type_name -> google.protobuf.Duration
+	30, // 46: fetchgate.config.v1.Timeouts.write:type_name -> google.protobuf.Duration
+	30, // 47: fetchgate.config.v1.Timeouts.pool:type_name -> google.protobuf.Duration
+	30, // 48: fetchgate.config.v1.Timeouts.attempt:type_name -> google.protobuf.Duration
+	30, // 49: fetchgate.config.v1.Timeouts.total:type_name -> google.protobuf.Duration
+	26, // 50: fetchgate.config.v1.Telemetry.tracing:type_name -> fetchgate.config.v1.Tracing
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_fetchgate_config_v1_config_proto_init() }
@@ -2973,35 +3219,35 @@ func file_fetchgate_config_v1_config_proto_init() {
 	}
 	file_fetchgate_config_v1_config_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fetchgate_config_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{
+	file_fetchgate_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{
 		(*HeldCredential_Bearer)(nil),
 		(*HeldCredential_Basic)(nil),
 		(*HeldCredential_ApiKey)(nil),
 		(*HeldCredential_Header)(nil),
 		(*HeldCredential_ClientCertificate)(nil),
 	}
-	file_fetchgate_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_fetchgate_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{
 		(*Secret_File)(nil),
 		(*Secret_Env)(nil),
 	}
-	file_fetchgate_config_v1_config_proto_msgTypes[12].OneofWrappers = []any{
+	file_fetchgate_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{
 		(*HeldApiKey_Header)(nil),
 		(*HeldApiKey_QueryParam)(nil),
 	}
-	file_fetchgate_config_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
 	file_fetchgate_config_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[19].OneofWrappers = []any{}
-	file_fetchgate_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
 	file_fetchgate_config_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
+	file_fetchgate_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fetchgate_config_v1_config_proto_rawDesc), len(file_fetchgate_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

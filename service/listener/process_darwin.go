@@ -1,0 +1,16 @@
+package listener
+
+import "golang.org/x/sys/unix"
+
+// processAt asks who connected to the socket fd (unix(4), LOCAL_PEERCRED).
+func processAt(fd int) (Process, error) {
+	said, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return Process{}, err
+	}
+	found := Process{UID: said.Uid, GID: said.Groups[0]}
+	if pid, err := unix.GetsockoptInt(fd, unix.SOL_LOCAL, unix.LOCAL_PEERPID); err == nil {
+		found.PID = int32(pid)
+	}
+	return found, nil
+}
