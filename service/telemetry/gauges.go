@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -19,8 +21,14 @@ func (r *registrar) observe(o Options) {
 			return 0
 		})
 	}
+	if o.AwaitedSecrets != nil {
+		r.gaugeFunc("credential_next_files_absent", "Credentials whose next_file is not there.", func() float64 { return float64(o.AwaitedSecrets()) })
+	}
 	if o.Pool != nil {
 		r.register(poolCollector{o.Pool})
+	}
+	if o.IssuerKeys != nil {
+		r.register(keysCollector{o.IssuerKeys})
 	}
 }
 
@@ -60,6 +68,45 @@ func (c poolCollector) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(poolOpen, prometheus.GaugeValue, float64(stats.Dialing), "dialing", none)
 	for _, why := range poolCauses {
 		to <- prometheus.MustNewConstMetric(poolClosed, prometheus.CounterValue, float64(stats.Closed[why]), string(why))
+	}
+}
+
+var (
+	keysFetches = prometheus.NewDesc("fetchgate_issuer_keys_fetches_total",
+		"Fetches of the keys of an issuer of JWTs.", []string{"issuer", "result"}, nil)
+	keysAt = prometheus.NewDesc("fetchgate_issuer_keys_last_success_timestamp_seconds",
+		"When the keys of an issuer of JWTs were fetched last; 0 means that they have not been.", []string{"issuer"}, nil)
+)
+
+// IssuerKeys is what came of the fetches of the keys of one issuer.
+type IssuerKeys struct {
+	// Issuer is its name in the configuration, which has 100 at most.
+	Issuer string
+	// Fetched and Failed count the fetches that gave usable keys, and the others.
+	Fetched, Failed int64
+	// At is when the last one gave usable keys; zero: none has yet.
+	At time.Time
+}
+
+// keysCollector shows the fetches of keys of issuers.
+type keysCollector struct{ keys func() []IssuerKeys }
+
+// Describe implements prometheus.Collector.
+func (c keysCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- keysFetches
+	to <- keysAt
+}
+
+// Collect implements prometheus.Collector.
+func (c keysCollector) Collect(to chan<- prometheus.Metric) {
+	for _, k := range c.keys() {
+		to <- prometheus.MustNewConstMetric(keysFetches, prometheus.CounterValue, float64(k.Fetched), k.Issuer, "success")
+		to <- prometheus.MustNewConstMetric(keysFetches, prometheus.CounterValue, float64(k.Failed), k.Issuer, "failure")
+		at := 0.0
+		if !k.At.IsZero() {
+			at = float64(k.At.UnixMilli()) / 1000
+		}
+		to <- prometheus.MustNewConstMetric(keysAt, prometheus.GaugeValue, at, k.Issuer)
 	}
 }
 

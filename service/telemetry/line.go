@@ -31,7 +31,7 @@ const (
 	labelCount  = 16
 	maxKeyCount = 32
 	// maxDangerous is how many dangerous_ settings a fetch can need.
-	maxDangerous = 4
+	maxDangerous = 5
 )
 
 // hidden stands for a part of a query that may be a value.
@@ -194,18 +194,28 @@ func (l *line) dangerous(n *names, r *fetch.Report) {
 	l.b = append(l.b, ']')
 }
 
-// trace is the identifier of the caller's trace (W3C Trace Context section
-// 3.2.2.3).
+// trace is the identifiers of the caller's trace and of the span in it (W3C Trace
+// Context sections 3.2.2.3 and 3.2.2.4): that of the RPC, where fetchgate makes
+// spans, else the caller's.
 func (l *line) trace(ctx context.Context, r *fetch.Report) {
-	const begin, end = len("00-"), len("00-") + 32
-	if len(r.Traceparent) >= end {
+	const begin, end, last = len("00-"), len("00-") + 32, len("00-") + 32 + len("-") + 16
+	if len(r.Traceparent) >= last {
 		l.text("trace_id", r.Traceparent[begin:end], maxWord)
+		l.text("span_id", r.Traceparent[end+1:last], maxWord)
 		return
 	}
-	l.key("trace_id")
+	span := trace.SpanContextFromContext(ctx)
+	traceID, spanID := span.TraceID(), span.SpanID()
+	l.identifier("trace_id", traceID[:], span.HasTraceID())
+	l.identifier("span_id", spanID[:], span.HasSpanID())
+}
+
+// identifier is in lower case hexadecimal, or empty.
+func (l *line) identifier(name string, id []byte, known bool) {
+	l.key(name)
 	l.b = append(l.b, '"')
-	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
-		for _, c := range span.TraceID() {
+	if known {
+		for _, c := range id {
 			l.b = append(l.b, hexDigits[c>>4], hexDigits[c&15])
 		}
 	}

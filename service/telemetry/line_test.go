@@ -221,7 +221,7 @@ func TestSchemaIsAdditive(t *testing.T) {
 
 func TestTypicalLine(t *testing.T) {
 	got := written(t, telemetry.Options{Configuration: configuration(), Replica: "eu-1-7c9f"}, typical())[0]
-	want := `{"schema":1,"time":"2026-11-22T11:46:01.766283Z","fetch_id":"01JD8Y5T3QK4M","trace_id":"0af7651916cd43dd8448eb211c80319c","replica":"eu-1-7c9f","rpc":"StreamFetch",` +
+	want := `{"schema":1,"time":"2026-11-22T11:46:01.766283Z","fetch_id":"01JD8Y5T3QK4M","trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331","replica":"eu-1-7c9f","rpc":"StreamFetch",` +
 		`"caller":"billing","identity":"","owner":"team-payments","on_behalf_of":"","labels":{"job":"nightly"},` +
 		`"method":"GET","origin":"https://api.example.com:443","path":"/v1/items","query_keys":["page","limit"],"final_origin":"",` +
 		`"allowed":true,"enforced":true,"carried_out":true,"rule":"partners/stripe","rule_at":"policy.yaml:rules[0]","generation":42,"policy_digest":"sha256:` + strings.Repeat("0a", 32) + `","why":"",` +
@@ -354,7 +354,7 @@ func spoil(r *fetch.Report, text string) *fetch.Report {
 			h.Destination.Host, h.Destination.Scheme, h.Facts.Protocol, h.Rule, h.Method = text+"x", "https", text, text, text
 			h.Credentials = []fetch.CredentialUse{{Name: text, Kind: text, Version: math.MaxInt64}, {Kind: text}, {Name: text + "x", Dropped: true}}
 			h.Echoes = []string{text}
-			h.Dangerous = []string{"dangerous_allow_loopback", "dangerous_allow_downgrade"}
+			h.Dangerous = []string{"dangerous_allow_loopback", "dangerous_allow_downgrade", "dangerous_allow_metadata", "dangerous_allow_own_listeners"}
 			h.Facts.Remote = netip.MustParseAddrPort("[fe80:1111:2222:3333:4444:5555:6666:7777]:65535")
 		}
 	}

@@ -31,7 +31,7 @@ var (
 	reloadResults = newVocabulary("success", "failure")
 	kinds         = newVocabulary("basic", "bearer", "api_key", "header", "client_certificate")
 	usages        = newVocabulary("applied", "dropped")
-	handshakes    = newVocabulary("no_certificate", "bad_certificate", "not_tls", "distrusted", "protocol", "timeout", "closed")
+	handshakes    = newVocabulary("no_certificate", "bad_certificate", "revoked", "outdated_list", "not_tls", "distrusted", "protocol", "timeout", "closed")
 )
 
 // refusalWords are the reasons of RPC errors that are no reasons of failures.
@@ -110,6 +110,8 @@ type metrics struct {
 	dangerous   *prometheus.GaugeVec
 	auditRecord *prometheus.CounterVec
 	auditLost   prometheus.Counter
+
+	auditBlocked prometheus.Counter
 }
 
 func newMetrics(r *registrar) *metrics {
@@ -133,6 +135,7 @@ func newMetrics(r *registrar) *metrics {
 	m.dangerous = r.gauge("dangerous_settings", "How often a dangerous_ setting is in force.", "setting")
 	m.auditRecord = r.counter("audit_records_total", "Lines of the audit record.", "sink", "result")
 	m.auditLost = r.counter("audit_records_lost_total", "Lines of the audit record that were lost.").WithLabelValues()
+	m.auditBlocked = r.counter("audit_blocked_seconds_total", "How long fetches that ended waited for room for their line, in all.").WithLabelValues()
 	return m
 }
 

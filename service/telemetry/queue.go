@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,8 +14,8 @@ import (
 )
 
 const (
-	// maxBatch is the most bytes of one write, maxDelay the longest that a line
-	// waits for others to be written with.
+	// maxBatch is the most bytes of one write where the sink has no bound of its
+	// own, maxDelay the longest that a line waits for others to be written with.
 	maxBatch = 64 << 10
 	maxDelay = 200 * time.Millisecond
 	// maxSpare is how many empty batches are kept.
@@ -33,15 +34,41 @@ type Full struct {
 	// Max is audit.max_queue_bytes; Waiting of them hold lines that the sink has
 	// not taken, Reserved are kept for the lines of fetches in flight.
 	Max, Waiting, Reserved int64
+	// Blocked is how many fetches that ended wait for room.
+	Blocked int
 	// Sink names where the lines go.
 	Sink string
 }
 
 func (f *Full) Error() string {
+	if f.Blocked > 0 {
+		return fmt.Sprintf("no fetch without an audit record: %d fetches that ended wait for %s, which takes no lines; free its disk, or mend what reads it", f.Blocked, f.Sink)
+	}
 	if f.Waiting > f.Reserved {
-		return fmt.Sprintf("no fetch without an audit record: %d of %d bytes of the audit queue wait for %s, which takes no lines; free its disk or mend its reader", f.Waiting, f.Max, f.Sink)
+		return fmt.Sprintf("no fetch without an audit record: %d of %d bytes of the audit queue wait for %s, which takes no lines; free its disk, or mend what reads it", f.Waiting, f.Max, f.Sink)
 	}
 	return fmt.Sprintf("no fetch without an audit record: the %d bytes of the audit queue have room for the lines of no more than %d fetches at once; raise audit.max_queue_bytes", f.Max, f.Max/maxLine)
+}
+
+// onFull is what happens to lines that have no room.
+type onFull int
+
+const (
+	drop   onFull = iota // they are lost and counted
+	refuse               // there are none: fetches are refused before
+	block                // their fetches wait
+)
+
+// whenFull reads audit.on_full, of which "count" and "fail_closed" are older
+// words.
+func whenFull(word string) onFull {
+	switch word {
+	case "refuse", "fail_closed":
+		return refuse
+	case "block":
+		return block
+	}
+	return drop
 }
 
 // batch is lines that are written together.
@@ -56,14 +83,18 @@ type queueOptions struct {
 	// name says in messages and metrics where the lines go.
 	name, place string
 	max         int64
-	failClosed  bool
+	batch       int // the most bytes of one write; 0 means maxBatch
+	onFull      onFull
 	log         *slog.Logger
 	written     prometheus.Counter
 	lost        []prometheus.Counter
+	blockedTime prometheus.Counter
+	// interrupt ends a write under way; nil means that nothing can.
+	interrupt func()
 }
 
-// queue takes lines without ever waiting; its one goroutine, which close waits
-// for, writes them.
+// queue takes lines, without waiting but by the choice "block"; its one
+// goroutine, which close waits for, writes them.
 type queue struct {
 	queueOptions
 
@@ -72,7 +103,10 @@ type queue struct {
 	spare    []*batch
 	bytes    int64 // of lines that are not yet written
 	reserved int64
-	closed   bool
+	blocked  int        // puts that wait for room
+	freed    *sync.Cond // there is more room, or no use in waiting for it
+	// unblocked tells that no put waits any more.
+	unblocked, closed bool
 
 	some, full    chan struct{} // there is a line; there is a whole batch
 	stop, abandon chan struct{} // write what is there; give it up
@@ -87,18 +121,28 @@ func newQueue(o queueOptions) *queue {
 		some:         make(chan struct{}, 1), full: make(chan struct{}, 1),
 		stop: make(chan struct{}), abandon: make(chan struct{}), done: make(chan struct{}),
 	}
+	q.freed = sync.NewCond(&q.mu)
+	if q.batch == 0 {
+		q.batch = maxBatch
+	}
 	go q.run()
 	return q
 }
 
-// reserve makes sure of room for one line, if that is wanted. Each reserve
-// without an error is followed by one put.
+// reserve makes sure of room for one line, if that is wanted, or that not too
+// many wait for some. Each reserve without an error is followed by one put.
 func (q *queue) reserve() error {
-	if !q.failClosed {
+	if q.onFull == drop {
 		return nil
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.onFull == block {
+		if int64(q.blocked) >= q.max/maxLine {
+			return &Full{Max: q.max, Waiting: q.bytes, Blocked: q.blocked, Sink: q.place}
+		}
+		return nil
+	}
 	if q.bytes+q.reserved+maxLine > q.max {
 		return &Full{Max: q.max, Waiting: q.bytes, Reserved: q.reserved, Sink: q.place}
 	}
@@ -106,18 +150,21 @@ func (q *queue) reserve() error {
 	return nil
 }
 
-// put takes a line, or loses and counts it if there is no room. An empty line
-// only gives back what was reserved.
+// put takes a line. If there is no room it waits for some, or loses and counts
+// the line. An empty line only gives back what was reserved.
 func (q *queue) put(line []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.failClosed {
+	if q.onFull == refuse {
 		q.reserved = max(0, q.reserved-maxLine)
 	}
 	if len(line) == 0 {
 		return
 	}
-	if q.closed || q.bytes+int64(len(line)) > q.max {
+	if q.mustWait(len(line)) {
+		q.wait(len(line))
+	}
+	if q.closed || !q.hasRoom(len(line)) {
 		q.lose(1)
 		return
 	}
@@ -128,10 +175,50 @@ func (q *queue) put(line []byte) {
 	signal(q.some)
 }
 
+// hasRoom tells whether the queue takes n more bytes. Once no put waits it holds
+// twice as much: the lines of those that did were in memory before, too.
+func (q *queue) hasRoom(n int) bool {
+	most := q.max
+	if q.unblocked {
+		most = 2 * q.max
+	}
+	return q.bytes+int64(n) <= most
+}
+
+func (q *queue) mustWait(n int) bool {
+	return q.onFull == block && !q.unblocked && !q.closed && !q.hasRoom(n)
+}
+
+// wait waits for room for n bytes, with mu held when it returns.
+func (q *queue) wait(n int) {
+	began := time.Now()
+	q.blocked++
+	for q.mustWait(n) {
+		q.freed.Wait()
+	}
+	q.blocked--
+	q.blockedTime.Add(time.Since(began).Seconds())
+}
+
+// unblock has no put wait from now on.
+func (q *queue) unblock() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.unblocked = q.onFull == block
+	q.freed.Broadcast()
+}
+
+// waits is how many puts wait for room.
+func (q *queue) waits() float64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return float64(q.blocked)
+}
+
 // room returns the batch that takes n more bytes.
 func (q *queue) room(n int) *batch {
 	if len(q.waiting) > 0 {
-		if b := q.waiting[len(q.waiting)-1]; len(b.lines)+n <= maxBatch {
+		if b := q.waiting[len(q.waiting)-1]; len(b.lines)+n <= q.batch {
 			return b
 		}
 		signal(q.full)
@@ -140,7 +227,7 @@ func (q *queue) room(n int) *batch {
 	if n := len(q.spare); n > 0 {
 		b, q.spare = q.spare[n-1], q.spare[:n-1]
 	} else {
-		b = &batch{lines: make([]byte, 0, maxBatch)}
+		b = &batch{lines: make([]byte, 0, q.batch)}
 	}
 	q.waiting = append(q.waiting, b)
 	return b
@@ -215,7 +302,7 @@ func (q *queue) take() *batch {
 
 // write writes a batch, however often that fails, until close gives it up.
 func (q *queue) write(b *batch) {
-	rest, pause := b.lines, firstPause
+	rest, pause, rejected := b.lines, firstPause, 0
 	for len(rest) > 0 {
 		n, err := q.sink.Write(rest)
 		n = max(0, min(n, len(rest)))
@@ -225,27 +312,31 @@ func (q *queue) write(b *batch) {
 			err = io.ErrShortWrite
 		}
 		q.note(err)
+		if thrown, ok := errors.AsType[*rejectedError](err); ok {
+			rejected += thrown.lines
+			continue
+		}
 		if err == nil {
 			continue
 		}
 		if n > 0 {
 			pause = firstPause
 		}
-		if !q.wait(pause) {
+		if !q.pause(pause) {
 			break
 		}
 		pause = min(2*pause, lastPause)
 	}
-	lost := bytes.Count(rest, []byte{'\n'})
+	lost := min(b.count, bytes.Count(rest, []byte{'\n'})+rejected)
 	q.lose(lost)
 	q.written.Add(float64(b.count - lost))
 	q.release(len(rest))
 	q.reuse(b)
 }
 
-// wait waits before another try; false means that there shall be none.
-func (q *queue) wait(pause time.Duration) bool {
-	t := time.NewTimer(pause)
+// pause waits before another try; false means that there shall be none.
+func (q *queue) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -257,7 +348,10 @@ func (q *queue) wait(pause time.Duration) bool {
 
 // note tells the log when the sink fails and when it works again.
 func (q *queue) note(err error) {
+	thrown, isThrown := errors.AsType[*rejectedError](err)
 	switch {
+	case isThrown && q.failing == nil:
+		q.log.Error("lines of the audit record were taken and thrown away; they are lost", "sink", q.place, "err", thrown)
 	case err != nil && q.failing == nil:
 		q.log.Error("the audit record cannot be written; its lines wait and writing is tried again", "sink", q.place, "err", err)
 	case err == nil && q.failing != nil:
@@ -270,6 +364,7 @@ func (q *queue) release(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.bytes -= int64(n)
+	q.freed.Broadcast()
 }
 
 func (q *queue) reuse(b *batch) {
@@ -281,8 +376,8 @@ func (q *queue) reuse(b *batch) {
 	}
 }
 
-// close takes no more lines and waits until those taken are written. When ctx
-// ends before, what is left is lost and counted, and the error says so; a write
+// close takes no more lines, those of puts that wait included, and waits until
+// those taken are written. When ctx ends before, what is left is lost and counted, and the error says so; a write
 // that does not return is left behind.
 func (q *queue) close(ctx context.Context) error {
 	q.mu.Lock()
@@ -291,6 +386,7 @@ func (q *queue) close(ctx context.Context) error {
 		return nil
 	}
 	q.closed = true
+	q.freed.Broadcast()
 	q.mu.Unlock()
 	close(q.stop)
 	select {
@@ -300,6 +396,9 @@ func (q *queue) close(ctx context.Context) error {
 	}
 	left := q.held()
 	close(q.abandon)
+	if q.interrupt != nil {
+		q.interrupt()
+	}
 	t := time.NewTimer(lastWrite)
 	defer t.Stop()
 	select {

@@ -57,14 +57,16 @@ type testQueue struct {
 	*queue
 	log           *bytes.Buffer
 	written, lost prometheus.Counter
+	blockedTime   prometheus.Counter
 }
 
-func newTestQueue(sink io.Writer, maxBytes int64, failClosed bool) *testQueue {
+func newTestQueue(sink io.Writer, maxBytes int64, full onFull) *testQueue {
 	t := &testQueue{log: &bytes.Buffer{}}
 	t.written = prometheus.NewCounter(prometheus.CounterOpts{Name: "written"})
 	t.lost = prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})
+	t.blockedTime = prometheus.NewCounter(prometheus.CounterOpts{Name: "blocked"})
 	t.queue = newQueue(queueOptions{
-		sink: sink, name: "stdout", place: "standard output", max: maxBytes, failClosed: failClosed,
+		sink: sink, name: "stdout", place: "standard output", max: maxBytes, onFull: full, blockedTime: t.blockedTime,
 		log: slog.New(slog.NewTextHandler(t.log, nil)), written: t.written, lost: []prometheus.Counter{t.lost},
 	})
 	return t
@@ -83,7 +85,7 @@ func lineOf(n int) []byte { return append(bytes.Repeat([]byte{'a'}, n-1), '\n') 
 func TestBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &gate{}
-		q := newTestQueue(sink, 1<<20, false)
+		q := newTestQueue(sink, 1<<20, drop)
 		q.put(lineOf(100))
 		q.put(lineOf(100))
 		time.Sleep(maxDelay - time.Millisecond)
@@ -131,7 +133,7 @@ func TestSinkFailsAndRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &gate{}
 		sink.set(syscall.ENOSPC, 30)
-		q := newTestQueue(sink, 1<<20, false)
+		q := newTestQueue(sink, 1<<20, drop)
 		want := ""
 		for i := range 100 {
 			line := strings.Repeat(string(rune('a'+i%26)), 200) + "\n"
@@ -162,7 +164,7 @@ func TestFullQueueCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &gate{}
 		sink.set(syscall.ENOSPC, 0)
-		q := newTestQueue(sink, 1<<20, false)
+		q := newTestQueue(sink, 1<<20, drop)
 		for range 3000 {
 			if err := q.reserve(); err != nil {
 				t.Fatal(err)
@@ -186,12 +188,12 @@ func TestFullQueueCounts(t *testing.T) {
 	})
 }
 
-// With fail_closed no line of an admitted fetch is lost, however late it comes.
+// With refuse no line of an admitted fetch is lost, however late it comes.
 func TestFullQueueRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &gate{}
 		sink.set(syscall.ENOSPC, 0)
-		q := newTestQueue(sink, 1<<20, true)
+		q := newTestQueue(sink, 1<<20, refuse)
 		admitted := 0
 		for ; q.reserve() == nil; admitted++ {
 		}
@@ -225,7 +227,7 @@ func TestFullQueueRefuses(t *testing.T) {
 
 // A reserve that is given back without a line leaves nothing behind.
 func TestReserveIsGivenBack(t *testing.T) {
-	q := newTestQueue(io.Discard, 1<<20, true)
+	q := newTestQueue(io.Discard, 1<<20, refuse)
 	for range 1000 {
 		if err := q.reserve(); err != nil {
 			t.Fatal(err)
@@ -249,7 +251,7 @@ func (s stuck) Write(p []byte) (int, error) {
 func TestStuckSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := stuck{make(chan struct{})}
-		q := newTestQueue(sink, 1<<20, false)
+		q := newTestQueue(sink, 1<<20, drop)
 		for range 5000 {
 			q.put(lineOf(1 << 10))
 		}
@@ -265,7 +267,7 @@ func TestStuckSink(t *testing.T) {
 
 func TestManyWriters(t *testing.T) {
 	sink := &gate{}
-	q := newTestQueue(sink, 1<<30, true)
+	q := newTestQueue(sink, 1<<30, refuse)
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

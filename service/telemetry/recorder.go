@@ -3,6 +3,7 @@ package telemetry
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -27,8 +28,13 @@ type Options struct {
 	Registry prometheus.Registerer
 	// Stdout takes the lines of the sink "stdout"; nil means os.Stdout.
 	Stdout io.Writer
-	// Replica is this process among others, for the audit record: a host name.
-	Replica string
+	// Replica is this process among others, for the audit record: a host name;
+	// Version is its version, for the sink "otlp".
+	Replica, Version string
+	// Collect connects to the collector of the sink "otlp", at
+	// audit.otlp_endpoint, without waiting for it. It must not be nil with that
+	// sink.
+	Collect func(endpoint string) (Collector, error)
 
 	// Pool returns the state of the pool of connections.
 	Pool func() fetch.PoolStats
@@ -36,6 +42,10 @@ type Options struct {
 	Load func() float64
 	// Draining tells that the server takes no new fetches.
 	Draining func() bool
+	// AwaitedSecrets returns how many files of next secrets are not there.
+	AwaitedSecrets func() int
+	// IssuerKeys returns what came of the fetches of keys of issuers.
+	IssuerKeys func() []IssuerKeys
 	// RetryBudget returns how much of the retry budget towards each origin is
 	// left, 0 to 1, of the caller that has least.
 	RetryBudget func() map[fetch.Origin]float64
@@ -89,6 +99,7 @@ func New(o Options) (*Recorder, error) {
 		r.audit = newQueue(options)
 	}
 	register.gaugeFunc("audit_queue_bytes", "Bytes of lines of the audit record that wait to be written.", r.queued)
+	register.gaugeFunc("audit_blocked_fetches", "Fetches that ended and wait for room for their line.", r.blocked)
 	if register.err != nil {
 		_ = r.Close(context.Background()) // nothing waits
 		return nil, register.err
@@ -98,16 +109,25 @@ func New(o Options) (*Recorder, error) {
 
 // auditOptions opens the sink; there is none where no lines are wanted.
 func (r *Recorder) auditOptions(c *configv1.Audit, o Options) (queueOptions, error) {
-	options := queueOptions{
-		name: cmp.Or(c.GetSink(), "stdout"), max: 4 << 20,
-		failClosed: c.GetOnFull() == "fail_closed", log: o.Log,
-	}
+	options := queueOptions{name: cmp.Or(c.GetSink(), "stdout"), max: 4 << 20, onFull: whenFull(c.GetOnFull()), log: o.Log}
 	if c.GetMaxQueueBytes() > 0 {
 		options.max = c.GetMaxQueueBytes()
 	}
-	switch options.name {
-	case "none":
+	if options.name == "none" {
 		return queueOptions{}, nil
+	}
+	if err := options.open(c, o); err != nil {
+		return queueOptions{}, err
+	}
+	options.written = r.metrics.auditRecord.WithLabelValues(options.name, "written")
+	options.lost = []prometheus.Counter{r.metrics.auditRecord.WithLabelValues(options.name, "lost"), r.metrics.auditLost}
+	options.blockedTime = r.metrics.auditBlocked
+	return options, nil
+}
+
+// open opens the sink.
+func (q *queueOptions) open(c *configv1.Audit, o Options) error {
+	switch q.name {
 	case "file":
 		size, keep := int64(100<<20), 5
 		if c.MaxFileBytes != nil {
@@ -118,18 +138,23 @@ func (r *Recorder) auditOptions(c *configv1.Audit, o Options) (queueOptions, err
 		}
 		file, err := openRotated(c.GetFile(), size, keep)
 		if err != nil {
-			return queueOptions{}, err
+			return err
 		}
-		options.sink, options.place = file, "the file "+c.GetFile()
+		q.sink, q.place = file, "the file "+c.GetFile()
+	case "otlp":
+		to, err := o.Collect(c.GetOtlpEndpoint())
+		if err != nil {
+			return fmt.Errorf("audit.otlp_endpoint: %w", err)
+		}
+		sink := newExported(to, o.Version, o.Replica)
+		q.sink, q.place, q.batch, q.interrupt = sink, "the collector "+c.GetOtlpEndpoint(), maxExport, sink.interrupt
 	default:
-		options.sink, options.place = onlyWriter{os.Stdout}, "standard output"
+		q.sink, q.place = onlyWriter{os.Stdout}, "standard output"
 		if o.Stdout != nil {
-			options.sink = onlyWriter{o.Stdout}
+			q.sink = onlyWriter{o.Stdout}
 		}
 	}
-	options.written = r.metrics.auditRecord.WithLabelValues(options.name, "written")
-	options.lost = []prometheus.Counter{r.metrics.auditRecord.WithLabelValues(options.name, "lost"), r.metrics.auditLost}
-	return options, nil
+	return nil
 }
 
 // onlyWriter keeps the queue from closing what is not its own.
@@ -140,6 +165,14 @@ func (r *Recorder) queued() float64 {
 		return 0
 	}
 	return r.audit.held()
+}
+
+// blocked is how many fetches wait for room.
+func (r *Recorder) blocked() float64 {
+	if r.audit == nil {
+		return 0
+	}
+	return r.audit.waits()
 }
 
 // Configure makes c the configuration that evidence is written by, and counts it
@@ -175,8 +208,8 @@ func (r *Recorder) Rejected(limit string, scope Scope) {
 }
 
 // HandshakeFailed counts a handshake of a caller that failed. why is one of
-// no_certificate, bad_certificate, not_tls, distrusted, protocol, timeout and
-// closed; docs/metrics.md says what they mean.
+// no_certificate, bad_certificate, revoked, outdated_list, not_tls, distrusted,
+// protocol, timeout and closed; docs/metrics.md says what they mean.
 func (r *Recorder) HandshakeFailed(why string) {
 	r.metrics.handshakes.at(handshakes.place(why)).Inc()
 }
@@ -192,14 +225,15 @@ func (r *Recorder) Begin(rpc string) error {
 	return nil
 }
 
-// End implements fetch.Recorder. It does not wait for anything. report.RPC is
-// what Begin was told.
+// End implements fetch.Recorder. It waits for nothing, but for room in the audit
+// queue where audit.on_full is "block": until there is some, or Unblock or Close
+// is called. report.RPC is what Begin was told.
 func (r *Recorder) End(ctx context.Context, report *fetch.Report) {
 	n := r.names.Load()
-	r.metrics.count(n, report)
 	if r.audit != nil {
 		r.record(ctx, n, report)
 	}
+	r.metrics.count(n, report)
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		recordSpans(ctx, span, report)
 	}
@@ -217,9 +251,18 @@ func (r *Recorder) record(ctx context.Context, n *names, report *fetch.Report) {
 	r.lines.Put(l)
 }
 
+// Unblock has no End wait from now on. The lines of those that waited are kept
+// beyond audit.max_queue_bytes, up to twice as many; what is beyond that is lost
+// and counted.
+func (r *Recorder) Unblock() {
+	if r.audit != nil {
+		r.audit.unblock()
+	}
+}
+
 // Close writes what waits to be written. When ctx ends before, the rest is lost
-// and counted, and the error says so. End may be called afterwards; its line is
-// lost and counted.
+// and counted, and the error says so. End may be called afterwards, or wait
+// still; its line is lost and counted.
 func (r *Recorder) Close(ctx context.Context) error {
 	if r.audit == nil {
 		return nil

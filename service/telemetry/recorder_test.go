@@ -60,7 +60,7 @@ func TestFileSink(t *testing.T) {
 }
 
 func TestNoSink(t *testing.T) {
-	o := withAudit(&configv1.Audit{Sink: "none", OnFull: "fail_closed"})
+	o := withAudit(&configv1.Audit{Sink: "none", OnFull: "refuse"})
 	r := newRecorder(t, o)
 	record(t, r, typical())
 	if got := scrape(t, o.Registry.(*prometheus.Registry))["audit_queue_bytes{}"]; got != 0 {
@@ -82,7 +82,7 @@ func TestFullDisk(t *testing.T) {
 		t.Skip(err)
 	}
 	const all = 3000
-	for _, onFull := range []string{"count", "fail_closed"} {
+	for _, onFull := range []string{"drop_and_count", "refuse"} {
 		o := withAudit(&configv1.Audit{Sink: "file", File: "/dev/full", OnFull: onFull, MaxQueueBytes: ptr(int64(1 << 20))})
 		r, err := telemetry.New(o)
 		if err != nil {
@@ -97,17 +97,17 @@ func TestFullDisk(t *testing.T) {
 				continue
 			}
 			var full *telemetry.Full
-			if !errors.As(err, &full) || onFull == "count" || !strings.Contains(err.Error(), "/dev/full") {
+			if !errors.As(err, &full) || onFull == "drop_and_count" || !strings.Contains(err.Error(), "/dev/full") {
 				t.Fatalf("%s: %v", onFull, err)
 			}
 		}
 		got := scrape(t, o.Registry.(*prometheus.Registry))
 		lost, queued := got["audit_records_lost_total{}"], got["audit_queue_bytes{}"]
-		if onFull == "count" && (admitted != all || lost == 0 || lost == all) {
-			t.Errorf("count: %d admitted, %v lost", admitted, lost)
+		if onFull == "drop_and_count" && (admitted != all || lost == 0 || lost == all) {
+			t.Errorf("drop_and_count: %d admitted, %v lost", admitted, lost)
 		}
-		if onFull == "fail_closed" && (admitted == all || admitted == 0 || lost != 0) {
-			t.Errorf("fail_closed: %d admitted, %v lost", admitted, lost)
+		if onFull == "refuse" && (admitted == all || admitted == 0 || lost != 0) {
+			t.Errorf("refuse: %d admitted, %v lost", admitted, lost)
 		}
 		if queued == 0 || queued > 1<<20 {
 			t.Errorf("%s: %v bytes queued", onFull, queued)

@@ -275,8 +275,12 @@ func observed(to prometheus.Registerer) telemetry.Options {
 				Closed: map[fetch.CloseCause]int64{fetch.ClosedAge: 5},
 			}
 		},
-		Load:     func() float64 { return 0.25 },
-		Draining: func() bool { return true },
+		Load:           func() float64 { return 0.25 },
+		Draining:       func() bool { return true },
+		AwaitedSecrets: func() int { return 1 },
+		IssuerKeys: func() []telemetry.IssuerKeys {
+			return []telemetry.IssuerKeys{{Issuer: "corp", Fetched: 2, Failed: 1, At: time.Unix(1, 0)}}
+		},
 		RetryBudget: func() map[fetch.Origin]float64 {
 			return map[fetch.Origin]float64{
 				origin("https", "api.example.com", 443): 0.5,

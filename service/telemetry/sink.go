@@ -26,6 +26,10 @@ func openRotated(path string, maxBytes int64, keep int) (*rotated, error) {
 	if err := r.open(); err != nil {
 		return nil, fmt.Errorf("audit.file: %w; its directory must exist and be writable", err)
 	}
+	if err := r.endLine(); err != nil {
+		r.file.Close()
+		return nil, fmt.Errorf("audit.file: %w", err)
+	}
 	return r, nil
 }
 
@@ -41,6 +45,27 @@ func (r *rotated) open() error {
 	}
 	r.file, r.size = f, is.Size()
 	return nil
+}
+
+// endLine ends the last line of the file where a process that was killed left
+// only its beginning, so that it spoils no other.
+func (r *rotated) endLine() error {
+	is, err := r.file.Stat()
+	if err != nil || !is.Mode().IsRegular() || r.size == 0 {
+		return err
+	}
+	read, err := os.Open(r.path)
+	if err != nil {
+		return nil // who may only append cannot know
+	}
+	defer read.Close()
+	last := make([]byte, 1)
+	if _, err := read.ReadAt(last, r.size-1); err != nil || last[0] == '\n' {
+		return err
+	}
+	n, err := r.file.Write([]byte{'\n'})
+	r.size += int64(n)
+	return err
 }
 
 // Write appends whole lines, or what of them there is room for. A file that they

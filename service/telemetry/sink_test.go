@@ -148,3 +148,20 @@ func TestFileThatCannotBe(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What a process that was killed left of a line spoils no line of the next one.
+func TestTornLineOfAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	for before, want := range map[string]string{
+		"": "00001\n", "00000\n": "00000\n00001\n", "00000\n000": "00000\n000\n00001\n",
+	} {
+		if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := openTest(t, path, 1<<10, 1)
+		writeLines(t, r, 1, 1)
+		if got := contents(t, path); got != want || r.size != int64(len(want)) {
+			t.Errorf("%q becomes %q of %d bytes, want %q", before, got, r.size, want)
+		}
+	}
+}
