@@ -24,23 +24,18 @@ func (c *checkCommand) Run(s streams) error {
 	if err := readable(c.File); err != nil {
 		return &problem{exitUsage, "cannot check " + c.File, err.Error(), "name a file that can be read"}
 	}
-	var compiled *policy.Policy
-	loaded, err := config.Load(c.File)
-	if err == nil {
-		compiled, err = service.CompilePolicy(loaded, nil)
-	}
-	if err == nil {
-		_, err = service.CompileCallers(loaded, nil)
-	}
-	if err == nil {
-		_, err = service.HoldCredentials(loaded, nil, nil)
-	}
+	loaded, compiled, err := service.Check(c.File)
 	if err != nil {
 		fmt.Fprintln(s.out, err)
 		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}
 	}
 	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(loaded, compiled))
 	printDangers(s.out, loaded)
+	if held, wrong := service.HoldCredentials(loaded, nil, nil); wrong == nil { // as Check did
+		for _, a := range held.Awaited() {
+			fmt.Fprintf(s.out, "  note: the next_file of the credential %q is not there: %s; that is right unless its secret is being changed\n", a.Credential, escaped(a.File))
+		}
+	}
 	return err
 }
 

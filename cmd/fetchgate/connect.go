@@ -17,7 +17,7 @@ import (
 
 // serviceFlags say which service is asked, and how the two know each other.
 type serviceFlags struct {
-	Address string `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" group:"The service" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress})."`
+	Address string `default:"${defaultAddress}" env:"FETCHGATE_ADDRESS" group:"The service" placeholder:"HOST:PORT" help:"The service to ask (default ${defaultAddress}); a unix socket is unix:///PATH."`
 	TLS     bool   `name:"tls" group:"The service" help:"Speak TLS to the service, whose certificate an authority of this machine signed."`
 	CA      string `name:"ca" type:"given" group:"The service" placeholder:"FILE" help:"Speak TLS to the service, whose certificate an authority of FILE (PEM) signed."`
 	Cert    string `name:"cert" type:"given" and:"certificate" group:"The service" placeholder:"FILE" help:"Speak TLS, and show the service this certificate (PEM): with grpc.tls.client_ca_file it asks for one."`
@@ -32,6 +32,9 @@ func (f *serviceFlags) connect() (*connection, error) {
 	if err != nil {
 		return nil, &problem{exitUsage, "cannot use the files for TLS", err.Error(), "name PEM files that can be read with --ca, --cert and --key"}
 	}
+	if _, isSocket := socketPath(f.Address); isSocket && secured != nil {
+		return nil, &problem{exitUsage, "cannot speak TLS over " + f.Address, "a unix socket has none: the system says who is at its ends", "leave --tls, --ca, --cert and --key out"}
+	}
 	var more []grpc.DialOption
 	if f.TokenFile != "" {
 		token, err := f.token(secured != nil)
@@ -42,7 +45,7 @@ func (f *serviceFlags) connect() (*connection, error) {
 	}
 	c, err := dial(f.Address, secured, more...)
 	if err != nil {
-		return nil, &problem{exitUsage, "cannot use the address " + f.Address, err.Error(), "write it as HOST:PORT"}
+		return nil, &problem{exitUsage, "cannot use the address " + f.Address, err.Error(), "write it as HOST:PORT, or unix:///PATH"}
 	}
 	return c, nil
 }
@@ -100,6 +103,9 @@ func (f *serviceFlags) token(secured bool) (shownToken, error) {
 
 // isHere tells whether an address is one of this machine.
 func isHere(address string) bool {
+	if _, isSocket := socketPath(address); isSocket {
+		return true
+	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return true // which is told of the address itself

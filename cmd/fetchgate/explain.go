@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,7 +14,7 @@ import (
 )
 
 type explainCommand struct {
-	headFlags
+	requestFlags
 	serviceFlags
 
 	JSON bool `name:"json" help:"Print the decision as JSON."`
@@ -21,13 +22,15 @@ type explainCommand struct {
 
 // Help is the end of the command's help.
 func (explainCommand) Help() string {
-	return "It asks what policy decides about a request, and why. No byte goes to the upstream.\n\n" +
-		"Exit codes: 0 allowed; 2 wrong usage; 3 the service did not explain it, or would refuse a field of the request; 4 denied by policy; 130 interrupted."
+	return "It asks what policy decides about a request, and why. No byte goes to the upstream. " +
+		"The flags of the request and of the fetch are those of get, so that the question is the same; only a body of get's --json is written -d JSON -H 'Content-Type: application/json'.\n\n" +
+		"Where the mode is report or open, what rules deny goes ahead all the same: it is said (would be denied), and the exit code is 0.\n\n" +
+		"Exit codes: 0 a fetch goes ahead; 2 wrong usage; 3 the service did not explain it, or would refuse a field of the request; 4 denied by policy; 130 interrupted."
 }
 
 // Run prints the decision.
 func (c *explainCommand) Run(ctx context.Context, s streams, name program) error {
-	request, err := c.head()
+	asked, err := c.request(s.in)
 	if err != nil {
 		return &problem{exitUsage, "cannot explain this request", err.Error(), fmt.Sprintf("%s explain --help", name)}
 	}
@@ -36,7 +39,7 @@ func (c *explainCommand) Run(ctx context.Context, s streams, name program) error
 		return err
 	}
 	defer service.Close()
-	decision, err := service.policy.Explain(ctx, &fetchgatev1.ExplainRequest{Request: request})
+	decision, err := service.policy.Explain(ctx, &fetchgatev1.ExplainRequest{Request: asked.GetRequest(), Options: asked.GetOptions()})
 	if err != nil {
 		return notExplained(service.problem(ctx, err, name), err)
 	}
@@ -62,7 +65,7 @@ func verdict(d *fetchgatev1.ExplainResponse) error {
 	switch {
 	case len(d.GetViolations()) > 0:
 		return &problem{code: exitRPC}
-	case !d.GetAllowed():
+	case !isAhead(d):
 		return &problem{code: exitDenied}
 	}
 	return nil
@@ -73,8 +76,14 @@ func verdict(d *fetchgatev1.ExplainResponse) error {
 func printDecision(w io.Writer, d *fetchgatev1.ExplainResponse) {
 	fmt.Fprintf(w, "%s: %s\n", decided(d), cmp.Or(escaped(d.GetCanonicalUrl()), "the request is not whole"))
 	fmt.Fprintf(w, "  rule %s, generation %d\n", ruleAt(d.GetRule(), d.GetRuleLocation()), d.GetGeneration())
+	if mode := d.GetMode(); mode != "" { // else the service is older than the field, or nothing was decided
+		fmt.Fprintf(w, "  mode %s: %s\n", escaped(mode), ahead(d))
+	}
+	if names := d.GetCredentials(); len(names) > 0 {
+		fmt.Fprintf(w, "  credentials: %s\n", escaped(strings.Join(names, ", ")))
+	}
 	next := withoutMore(d.GetHint()) // this is the command that says more
-	if decided(d) == "denied" {
+	if !d.GetAllowed() && len(d.GetViolations()) == 0 {
 		next = cmp.Or(next, "ask the owner of the policy")
 	}
 	for _, line := range []struct{ name, text string }{{"why", d.GetWhy()}, {"next", next}} {
@@ -114,8 +123,25 @@ func decided(d *fetchgatev1.ExplainResponse) string {
 		return "refused"
 	case d.GetAllowed():
 		return "allowed"
+	case isAhead(d):
+		return "would be denied"
 	}
 	return "denied"
+}
+
+// isAhead tells that a fetch would. An older service says only whether it is
+// allowed, and means that.
+func isAhead(d *fetchgatev1.ExplainResponse) bool { return d.GetGoesAhead() || d.GetAllowed() }
+
+// ahead says whether a fetch goes ahead.
+func ahead(d *fetchgatev1.ExplainResponse) string {
+	switch {
+	case !d.GetGoesAhead():
+		return "a fetch does not go ahead"
+	case !d.GetAllowed():
+		return "a fetch goes ahead all the same"
+	}
+	return "a fetch goes ahead"
 }
 
 // ruleAt names a rule and where it stands.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 var (
 	allowed = &fetchgatev1.ExplainResponse{
 		Allowed: true, CanonicalUrl: "https://example.com/a", Rule: "partners", RuleLocation: "policy.yaml:41", Generation: 3,
+		Mode: "enforce", GoesAhead: true, Credentials: []string{"partner", "edge"},
 		Why: "The rule names this origin.", Checks: []*fetchgatev1.PolicyCheck{{Check: "origin", Passed: true, Detail: "https://example.com"}},
 		Limits: &fetchgatev1.EffectiveLimits{Total: &durationpb.Duration{Seconds: 30}, MaxAttempts: 3, MaxRedirects: 10},
 	}
@@ -28,7 +30,11 @@ var (
 		NearMisses: []*fetchgatev1.NearMiss{{Rule: "partners", RuleLocation: "policy.yaml:41", Difference: "method were GET"}},
 		Addresses:  []*fetchgatev1.AddressDecision{{Address: "10.0.0.1", AddressClass: "private"}},
 	}
-	refusedDecision = &fetchgatev1.ExplainResponse{Rule: "partners",
+	reportedDecision = &fetchgatev1.ExplainResponse{
+		CanonicalUrl: "https://example.com/b", Rule: "default-deny", Mode: "report", GoesAhead: true, Why: "No rule allows it.", Hint: "Ask team-edge. More: fetchgate explain https://example.com",
+	}
+	enforcedDecision = &fetchgatev1.ExplainResponse{CanonicalUrl: "https://example.com/b", Rule: "default-deny", Mode: "enforce", Why: "No rule allows it."}
+	refusedDecision  = &fetchgatev1.ExplainResponse{Rule: "partners",
 		Violations: []*fetchgatev1.FieldViolation{{Field: "request.headers[0]", Description: "Host is set by fetchgate"}},
 		Clamped:    []string{"options.timeouts.total"}}
 )
@@ -45,14 +51,18 @@ func TestExplain(t *testing.T) {
 		out     []string
 		err     string
 	}{
-		"allowed": {explaining(allowed, nil), exitOK, []string{"allowed: https://example.com/a\n  rule partners (policy.yaml:41), generation 3\n  why: The rule names this origin.\n" +
+		"allowed": {explaining(allowed, nil), exitOK, []string{"allowed: https://example.com/a\n  rule partners (policy.yaml:41), generation 3\n" +
+			"  mode enforce: a fetch goes ahead\n  credentials: partner, edge\n  why: The rule names this origin.\n" +
 			"  check origin passed: https://example.com\n  limits: total 30s\n", "3 attempts, 10 redirects\n"}, ""},
 		"denied": {explaining(deniedDecision, nil), exitDenied, []string{"denied: http://10.0.0.1/\\x1b\n  rule default-deny, generation 0\n", "  next: Ask team-edge.\n  check method failed: POST\n",
 			"  near: rule partners (policy.yaml:41) would decide otherwise if method were GET\n  address 10.0.0.1 denied: private\n"},
 			""},
-		"refused": {explaining(refusedDecision, nil), exitRPC, []string{"refused: the request is not whole\n", "  refused: request.headers[0]: Host is set by fetchgate\n  lowered to the service's maximum: options.timeouts.total\n"}, ""},
-		"older":   {&canned{}, exitRPC, nil, "the service does not explain its decisions\n  it is older than this command\n"},
-		"failed":  {explaining(nil, refusedWith(codes.Unauthenticated, "who are you")), exitRPC, nil, "Unauthenticated\n  who are you\n  next: ask the service's operator"},
+		"reported": {explaining(reportedDecision, nil), exitOK, []string{"would be denied: https://example.com/b\n  rule default-deny, generation 0\n" +
+			"  mode report: a fetch goes ahead all the same\n  why: No rule allows it.\n  next: Ask team-edge.\n"}, ""},
+		"enforced": {explaining(enforcedDecision, nil), exitDenied, []string{"denied: https", "  mode enforce: a fetch does not go ahead\n", "  next: ask the owner of the policy\n"}, ""},
+		"refused":  {explaining(refusedDecision, nil), exitRPC, []string{"refused: the request is not whole\n", "  refused: request.headers[0]: Host is set by fetchgate\n  lowered to the service's maximum: options.timeouts.total\n"}, ""},
+		"older":    {&canned{}, exitRPC, nil, "the service does not explain its decisions\n  it is older than this command\n"},
+		"failed":   {explaining(nil, refusedWith(codes.Unauthenticated, "who are you")), exitRPC, nil, "Unauthenticated\n  who are you\n  next: ask the service's operator"},
 	} {
 		r := runHere(t.Context(), "", "explain", "--address", c.service.start(t), "-X", "POST", "-H", "A: b", "https://example.com/a")
 		if c.out != nil {
@@ -69,9 +79,32 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: stdout %q; stderr, want %q:\n%s", name, r.out, c.err, r.err)
 		}
 		want := &fetchgatev1.FetchRequest{Request: &fetchgatev1.HttpRequest{Method: "POST", Url: "https://example.com/a",
-			Headers: []*fetchgatev1.HeaderField{{Name: "A", Value: []byte("b")}}}}
+			Headers: []*fetchgatev1.HeaderField{{Name: "A", Value: []byte("b")}}}, Options: &fetchgatev1.FetchOptions{}}
 		if name != "older" && (len(c.service.asked) != 1 || !proto.Equal(c.service.asked[0], want)) {
 			t.Errorf("%s: it asks for %v", name, c.service.asked)
+		}
+	}
+}
+
+// TestExplainAsksWhatGetAsks: each flag that changes the request of get changes
+// that of explain alike.
+func TestExplainAsksWhatGetAsks(t *testing.T) {
+	for _, args := range [][]string{
+		{"--credential", "partner", "--credential", "edge"},
+		{"--verbatim", "-H", "b_c: 1"},
+		{"-u", "user:password", "-X", "PUT", "-d", "a=b", "-d", "@-"},
+		{"--oauth2-bearer", "token", "-A", "me", "-e", "https://example.com/", "-b", "a=b"},
+		{"--data-urlencode", "a=b c", "--timeout", "3s", "--retry", "0", "--no-follow"},
+		{"-I", "--request-target", "/%2e", "--expect100", "--max-filesize", "9"},
+	} {
+		service := explaining(allowed, nil)
+		address := service.start(t)
+		for _, command := range [][]string{{"explain"}, {"get", "--offline"}} {
+			r := runHere(t.Context(), "from stdin", slices.Concat(command, []string{"--address", address}, args, []string{"https://example.com/a"})...)
+			r.wantCode(t, exitOK)
+		}
+		if len(service.asked) != 2 || !proto.Equal(service.asked[0], service.asked[1]) {
+			t.Errorf("%q: explain and get ask for %v", args, service.asked)
 		}
 	}
 }

@@ -12,14 +12,22 @@ import (
 const deadlineMargin = 5 * time.Second
 
 type getCommand struct {
-	headFlags
-	bodyFlags
-	credentialFlags
-	optionFlags
+	requestFlags
 	answerFlags
 	serviceFlags
 
-	Offline bool `help:"Send nothing to the upstream: print the request as it would go out and, where the service answers, what policy decides about it and which limits would hold."`
+	JSON    *string `name:"json" xor:"body" group:"The request" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
+	Offline bool    `help:"Send nothing to the upstream: print the request as it would go out and, where the service answers, what policy decides about it and which limits would hold."`
+}
+
+// requestFlags are those of a request and of how it is carried out, which explain
+// has too.
+type requestFlags struct {
+	headFlags
+	fieldFlags
+	bodyFlags
+	credentialFlags
+	optionFlags
 }
 
 // headFlags are the URL, the method and the fields of a request.
@@ -31,14 +39,18 @@ type headFlags struct {
 	Target  string   `name:"request-target" type:"given" group:"The request" placeholder:"TARGET" help:"Send this, byte for byte, instead of the URL's path and query; policy decides by it."`
 }
 
-// bodyFlags are what else a request says.
+// fieldFlags are fields with flags of their own.
+type fieldFlags struct {
+	UserAgent *string  `name:"user-agent" short:"A" group:"The request" placeholder:"NAME" help:"The User-Agent field; an empty one sends none."`
+	Referer   *string  `name:"referer" short:"e" group:"The request" placeholder:"URL" help:"The Referer field."`
+	Cookies   []string `name:"cookie" short:"b" sep:"none" group:"The request" placeholder:"'NAME=VALUE'" help:"A cookie for the URL's host; several are separated by ';' or repeated."`
+}
+
+// bodyFlags are the body, but for that of --json, which is the form of the output
+// of explain.
 type bodyFlags struct {
-	UserAgent  *string  `name:"user-agent" short:"A" group:"The request" placeholder:"NAME" help:"The User-Agent field; an empty one sends none."`
-	Referer    *string  `name:"referer" short:"e" group:"The request" placeholder:"URL" help:"The Referer field."`
-	Cookies    []string `name:"cookie" short:"b" sep:"none" group:"The request" placeholder:"'NAME=VALUE'" help:"A cookie for the URL's host; several are separated by ';' or repeated."`
 	Data       []string `short:"d" sep:"none" xor:"body" group:"The request" placeholder:"DATA|@FILE|@-" help:"A body, sent byte for byte as application/x-www-form-urlencoded unless a Content-Type is given; repeated ones are joined with '&'."`
 	DataEncode []string `name:"data-urlencode" sep:"none" xor:"body" group:"The request" placeholder:"NAME=VALUE" help:"A field of a form, which is encoded; may be repeated."`
-	JSON       *string  `name:"json" xor:"body" group:"The request" placeholder:"JSON|@FILE|@-" help:"A JSON body."`
 	Head       bool     `name:"head" short:"I" xor:"body" group:"The request" help:"Ask with HEAD and print the head of the response."`
 }
 

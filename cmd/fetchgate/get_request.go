@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -22,15 +23,33 @@ const maxRequestBody = 3 << 20
 
 // request is what the flags ask for. What the server checks is left to it.
 func (c *getCommand) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error) {
+	asked, err := c.requestFlags.request(stdin)
+	if err != nil {
+		return nil, err
+	}
+	if c.wantsReport() {
+		asked.Options.Report = fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum()
+	}
+	if c.JSON == nil {
+		return asked, nil
+	}
+	text, err := readArgument("--json", *c.JSON, stdin)
+	if err != nil {
+		return nil, err
+	}
+	asked.Request.Body = &fetchgatev1.Body{Kind: &fetchgatev1.Body_Json{Json: text}}
+	asked.Request.Method = cmp.Or(asked.Request.Method, "POST")
+	return asked, nil
+}
+
+// request is what the flags ask for that explain has too.
+func (c *requestFlags) request(stdin io.Reader) (*fetchgatev1.FetchRequest, error) {
 	options, err := c.options()
 	if err != nil {
 		return nil, err
 	}
 	if options.Credentials, err = c.credentials(); err != nil {
 		return nil, err
-	}
-	if c.wantsReport() {
-		options.Report = fetchgatev1.ReportDetail_REPORT_DETAIL_FULL.Enum()
 	}
 	request, err := c.head()
 	if err != nil {
@@ -181,7 +200,7 @@ func parseHeaders(lines []string) ([]*fetchgatev1.HeaderField, error) {
 
 // addFields gives the request the fields and cookies that have flags of their
 // own. A field of --header goes before such a flag.
-func (c *bodyFlags) addFields(request *fetchgatev1.HttpRequest) error {
+func (c *fieldFlags) addFields(request *fetchgatev1.HttpRequest) error {
 	for _, field := range []struct {
 		name  string
 		value *string
@@ -204,7 +223,7 @@ func (c *bodyFlags) addFields(request *fetchgatev1.HttpRequest) error {
 }
 
 // cookies are the pairs of --cookie.
-func (c *bodyFlags) cookies() []string {
+func (c *fieldFlags) cookies() []string {
 	var pairs []string
 	for pair := range strings.SplitSeq(strings.Join(c.Cookies, ";"), ";") {
 		if pair = strings.Trim(pair, " \t"); pair != "" {
@@ -225,12 +244,6 @@ func (c *bodyFlags) addBody(request *fetchgatev1.HttpRequest, stdin io.Reader) e
 	switch {
 	case c.Head:
 		method = "HEAD"
-	case c.JSON != nil:
-		text, err := readArgument("--json", *c.JSON, stdin)
-		if err != nil {
-			return err
-		}
-		request.Body = &fetchgatev1.Body{Kind: &fetchgatev1.Body_Json{Json: text}}
 	case c.Data != nil:
 		data, err := joinArguments(c.Data, stdin)
 		if err != nil {

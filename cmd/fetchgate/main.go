@@ -42,7 +42,7 @@ type commands struct {
 	Get     getCommand     `cmd:"" help:"Fetch one URL through a service."`
 	Explain explainCommand `cmd:"" help:"See what policy decides about a request, and why."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration file."`
-	Policy  policyCommand  `cmd:"" help:"Test, compare and mend rules."`
+	Policy  policyCommand  `cmd:"" help:"Test, compare, mend and import rules."`
 	Init    initCommand    `cmd:"" help:"Write a first configuration, with comments."`
 	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of the configuration, for editors."`
 	Token   tokenCommand   `cmd:"" help:"Make a token for a caller, and its digest for the configuration."`

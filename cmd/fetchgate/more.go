@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
@@ -19,12 +20,9 @@ func withoutMore(hint string) string {
 
 // explainLine is the command line that has the service explain what it decides
 // about request, asked as it was for the fetch. Of fields it has the names alone,
-// by which rules go; their values may be secrets. It is empty where explain cannot
-// ask the same, or a terminal could not show it.
+// by which rules go; their values may be secrets, as may those of inline
+// credentials, which it leaves out. It is empty where a terminal could not show it.
 func (c *getCommand) explainLine(name program, request *fetchgatev1.HttpRequest) string {
-	if c.Verbatim {
-		return ""
-	}
 	words := []string{string(name), "explain"}
 	flag := func(name, value string) {
 		if value != "" {
@@ -45,14 +43,28 @@ func (c *getCommand) explainLine(name program, request *fetchgatev1.HttpRequest)
 		flag("-X", method)
 	}
 	flag("--request-target", request.GetRawTarget())
+	if c.Verbatim {
+		words = append(words, "--verbatim")
+	}
+	for _, held := range c.Credential {
+		flag("--credential", held)
+	}
 	for _, f := range request.GetHeaders() {
-		flag("-H", f.GetName()+":")
+		if !c.Verbatim || !isFraming(f.GetName()) {
+			flag("-H", f.GetName()+":")
+		}
 	}
 	line := strings.Join(append(words, shellWord(request.GetUrl())), " ")
 	if escaped(line) != line {
 		return ""
 	}
 	return line
+}
+
+// isFraming tells the fields of a verbatim request whose values have to be those
+// that are sent anyway.
+func isFraming(name string) bool {
+	return slices.Contains([]string{"host", "content-length", "transfer-encoding", "connection", "expect", "te", "trailer"}, strings.ToLower(name))
 }
 
 // shellWord is text as one word of a command line.

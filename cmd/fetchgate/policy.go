@@ -18,6 +18,7 @@ type policyCommand struct {
 	Diff    policyDiff    `cmd:"" help:"See what a change of rules would do to requests of the audit record."`
 	Lint    policyLint    `cmd:"" help:"Find rules that never decide, clash, or open too much."`
 	Suggest policySuggest `cmd:"" help:"Write the rules that denied requests of the audit record need."`
+	Import  policyImport  `cmd:"" help:"Turn the policy of another proxy into a configuration."`
 }
 
 // findingsHelp ends the help of each command that looks for something.
@@ -93,3 +94,11 @@ func (r *rulebook) callerNames() []string {
 
 // anonymous is who calls where the configuration names nobody.
 const anonymous = "anonymous"
+
+// profileNames are the TLS profiles that rules can name.
+func (r *rulebook) profileNames() (names []string) {
+	for _, p := range r.Config.GetTlsProfiles() {
+		names = append(names, p.GetName())
+	}
+	return names
+}

@@ -165,7 +165,7 @@ func newVariants(rules *rulebook, hasQuery bool) (*variants, error) {
 	}
 	for i, list := range [][]*configv1.Rule{wide, none, strict} {
 		var err error
-		if v.all[i], err = policy.Compile(list, policy.Options{Mode: rules.Config.GetMode()}); err != nil {
+		if v.all[i], err = policy.Compile(list, policy.Options{Mode: rules.Config.GetMode(), TLSProfiles: rules.TLSProfiles()}); err != nil {
 			return nil, err
 		}
 	}

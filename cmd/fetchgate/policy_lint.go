@@ -12,7 +12,7 @@ type policyLint struct {
 
 // Help is the end of the command's help.
 func (policyLint) Help() string {
-	return "It finds rules that never decide since another decides first, rules that share requests and carry them out in different ways, origins that stand for every host, dangerous_ settings, and callers to whom nothing is allowed. " +
+	return "It finds rules that never decide since another decides first, rules that share requests and carry them out in different ways, origins that stand for every host, dangerous_ settings, callers to whom nothing is allowed, and TLS profiles that no rule names. " +
 		"Only what is certain is told: rules are compared two by two, and one with a condition (when) is never taken to cover another.\n\n" + findingsHelp
 }
 
@@ -22,7 +22,7 @@ func (c *policyLint) Run(s streams, name program) error {
 	if err != nil {
 		return err
 	}
-	findings := policy.Lint(rules.Config.GetRules(), rules.Config.GetMode(), rules.callerNames())
+	findings := policy.Lint(rules.Config.GetRules(), rules.Config.GetMode(), rules.callerNames(), rules.profileNames())
 	for _, path := range rules.Dangerous() {
 		findings = append(findings, policy.Finding{Path: path, Message: "it takes protection away; is it still needed?"})
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -40,7 +41,8 @@ func (l *auditLine) hasQuery() bool { return slices.Contains(l.Redacted, "query"
 // it all.
 func (l *auditLine) destination() (to fetch.Destination, ok bool) {
 	isCut := len(l.Path) > 3 && l.Path[len(l.Path)-3:] == "..."
-	if l.Origin == "" || l.Method == "" || l.Caller == "" || l.Path == "" || isCut {
+	isPath := strings.HasPrefix(l.Path, "/") || l.Path == "*"
+	if l.Origin == "" || l.Method == "" || l.Caller == "" || !isPath || isCut {
 		return fetch.Destination{}, false
 	}
 	to, err := fetch.ParseURL(l.Origin)

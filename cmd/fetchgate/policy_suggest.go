@@ -2,10 +2,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fetchgate/fetchgate/service/policy"
@@ -123,7 +123,7 @@ func (n *needs) print(s streams, trail auditTrail) error {
 	if len(n.all) > 0 {
 		fmt.Fprintln(s.out, "rules:")
 	}
-	names := map[string]int{}
+	names := map[string]bool{}
 	for _, one := range n.sorted() {
 		one.print(s, names)
 	}
@@ -158,27 +158,36 @@ func (n *needs) sorted() []*need {
 // notInName is what names of rules cannot have.
 var notInName = regexp.MustCompile(`[^a-z0-9._-]+`)
 
-// print writes one rule. JSON's texts are YAML's too.
-func (one *need) print(s streams, names map[string]int) {
-	name := notInName.ReplaceAllString(one.caller+"-"+strings.SplitN(one.origin, "://", 2)[1], "-")
-	name = strings.TrimLeft(name, "._-")
-	name = name[:min(len(name), 60)]
-	if names[name]++; names[name] > 1 {
-		name = fmt.Sprintf("%s-%d", name, names[name])
+// print writes one rule.
+func (one *need) print(s streams, names map[string]bool) {
+	path, what := below(sortedKeys(one.paths)), plural(one.requests, "request")
+	if path == "" || len(one.paths) == maxNeedPaths {
+		path, what = "", what+"; every path"
 	}
 	fmt.Fprintf(s.out, "  - name: %s # %s\n    callers: %s\n    origins: %s\n    methods: %s\n",
-		quotedText(name), plural(one.requests, "request"), flow(one.caller), flow(one.origin), flow(sortedKeys(one.methods)...))
-	if path := below(sortedKeys(one.paths)); path != "" && len(one.paths) < maxNeedPaths {
+		quotedText(one.name(names)), what, flow(one.caller), flow(one.origin), flow(sortedKeys(one.methods)...))
+	if path != "" {
 		fmt.Fprintf(s.out, "    paths: %s\n", flow(path))
 	}
 }
 
-func quotedText(text string) string {
-	quoted, err := json.Marshal(text)
-	if err != nil {
-		return `""` // texts can always be written
+// name is one that is not among names, to which it is added.
+func (one *need) name(names map[string]bool) string {
+	first := notInName.ReplaceAllString(one.caller+"-"+strings.SplitN(one.origin, "://", 2)[1], "-")
+	first = strings.TrimLeft(first, "._-")
+	first = first[:min(len(first), 60)]
+	name := first
+	for n := 2; names[name]; n++ {
+		name = fmt.Sprintf("%s-%d", first, n)
 	}
-	return string(quoted)
+	names[name] = true
+	return name
+}
+
+// quotedText is a text of YAML, in ASCII without control characters: what is read
+// of a record may be for the terminal. Go's escapes are among those of YAML.
+func quotedText(text string) string {
+	return strconv.QuoteToASCII(strings.ToValidUTF8(text, "\uFFFD"))
 }
 
 func flow(texts ...string) string {

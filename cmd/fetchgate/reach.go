@@ -51,11 +51,25 @@ type connection struct {
 	greeting []byte // what came first on the last connection
 }
 
-// dial returns a connection to the service at address, HOST:PORT. It is made
-// with the first RPC, with TLS unless secured is nil.
+// socketPath is the unix socket that an address names as gRPC does: unix:PATH or
+// unix:///PATH.
+func socketPath(address string) (path string, ok bool) {
+	path, ok = strings.CutPrefix(address, "unix:")
+	if absolute, found := strings.CutPrefix(path, "//"); found {
+		path, ok = absolute, ok && strings.HasPrefix(absolute, "/")
+	}
+	return path, ok && path != ""
+}
+
+// dial returns a connection to the service at address, HOST:PORT or a unix
+// socket. It is made with the first RPC, with TLS unless secured is nil.
 func dial(address string, secured *tls.Config, more ...grpc.DialOption) (*connection, error) {
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		return nil, errors.New("it is not HOST:PORT")
+	_, isSocket := socketPath(address)
+	if _, _, err := net.SplitHostPort(address); !isSocket && (err != nil || strings.HasPrefix(address, "unix:")) {
+		return nil, errors.New("it is neither HOST:PORT nor unix:///PATH")
+	}
+	if isSocket {
+		more = append(more, grpc.WithAuthority("localhost")) // a path is none
 	}
 	c, spoken := &connection{address: address, secured: secured}, insecure.NewCredentials()
 	if secured != nil {
@@ -77,7 +91,11 @@ func dial(address string, secured *tls.Config, more ...grpc.DialOption) (*connec
 
 // dial is bounded by ctx: gRPC gives it what it gives the whole connection.
 func (c *connection) dial(ctx context.Context, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	network := "tcp"
+	if path, ok := socketPath(address); ok {
+		network, address = "unix", path
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dialed, c.greeting = err, nil
@@ -171,6 +189,9 @@ func (c *connection) unreachable(ctx context.Context, message string, name progr
 		var number syscall.Errno
 		if errors.As(dialed, &number) {
 			dialed = number
+		}
+		if _, isSocket := socketPath(c.address); isSocket && number == syscall.EACCES {
+			return &problem{exitRPC, "cannot reach " + at, dialed.Error(), "be of a user or group that the permissions of the socket let in (grpc.unix.mode), and of its directory"}
 		}
 		return c.absent(dialed.Error(), name)
 	case c.secured != nil && isTLS(greeting):

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,6 +101,9 @@ func printReport(w io.Writer, r *fetchgatev1.FetchReport, c chart) {
 		fmt.Fprintf(w, " (%s)", escaped(strings.Join(codings, ", ")))
 	}
 	fmt.Fprintf(w, "; request body %s\n", formatBytes(r.GetRequestBytes()))
+	if r.GetWouldDeny() {
+		fmt.Fprintln(w, "  would be denied: it went ahead since the mode is report")
+	}
 	c.print(w, r)
 	for _, attempt := range r.GetAttempts() {
 		printAttempt(w, attempt)
@@ -148,10 +152,29 @@ func printAttempt(w io.Writer, a *fetchgatev1.Attempt) {
 		if times := stageTimes(hop.GetTimings()); times != "" {
 			fmt.Fprintf(w, "      %s\n", times)
 		}
-		for _, line := range connectionLines(hop.GetConnection()) {
+		for _, line := range slices.Concat(policyLines(hop), connectionLines(hop.GetConnection())) {
 			fmt.Fprintf(w, "      %s\n", line)
 		}
 	}
+}
+
+// policyLines say why rules would deny a hop, and what became of its credentials.
+func policyLines(h *fetchgatev1.Hop) (lines []string) {
+	if why := h.GetWouldDeny(); why != "" {
+		lines = append(lines, "would be denied: "+escaped(withoutMore(why)))
+	}
+	var uses []string
+	for _, u := range h.GetCredentials() {
+		use := fmt.Sprintf("%s (%s)", cmp.Or(escaped(u.GetName()), "of the request"), escaped(u.GetKind()))
+		if !u.GetApplied() {
+			use += ", left out"
+		}
+		uses = append(uses, use)
+	}
+	if len(uses) > 0 {
+		lines = append(lines, "credentials: "+strings.Join(uses, "; "))
+	}
+	return lines
 }
 
 // hopOutcome says what was asked where, and what came of it.

@@ -265,7 +265,7 @@ func TestSchemaRefuses(t *testing.T) {
 	}
 	for _, text := range []string{
 		"grpc: {drain_grace: 30}", "grpc: {drain_grace: soon}", "{}", "credentials: [{name: a, origins: [\"https://a.example\"]}]",
-		"credentials: [{name: a, origins: [\"https://a.example\"], bearer: {token: {file: a, env: B}}}]", "grpc: {tls: {cert_file: a}}", "limits: {retry_budget_ratio: 2}",
+		"credentials: [{name: a, origins: [\"https://a.example\"], bearer: {token: {file: a, env: B}}}]", "grpc: {unix: {mode: \"0660\"}}", "limits: {retry_budget_ratio: 2}",
 	} {
 		if j.judged(instance(t, text)) == nil {
 			t.Errorf("it takes %s", text)

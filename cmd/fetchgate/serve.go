@@ -144,7 +144,9 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 	fmt.Fprintf(w, "fetchgate %s\n", version)
 	spoken, flags := "", ""
 	switch files := loaded.Config.GetGrpc().GetTls(); {
-	case files.GetClientCaFile() != "":
+	case loaded.VerifiesCallers() && loaded.ClientCertificatesOptional():
+		spoken, flags = " (TLS, with certificates of callers)", " --ca FILE"
+	case loaded.VerifiesCallers():
 		spoken, flags = " (mTLS)", " --ca FILE --cert FILE --key FILE"
 	case files != nil:
 		spoken, flags = " (TLS)", " --ca FILE"
@@ -153,7 +155,14 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 	if slices.ContainsFunc(loaded.Config.GetCallers(), takesToken) {
 		flags += " --token-file FILE"
 	}
+	address := served.GRPCAddress()
+	if path := served.UnixAddress(); path != "" && onlyByUser(loaded.Config.GetCallers()) {
+		address, flags = "unix://"+path, ""
+	}
 	fmt.Fprintf(w, "  gRPC     %s%s\n", served.GRPCAddress(), spoken)
+	if path := served.UnixAddress(); path != "" {
+		fmt.Fprintf(w, "  unix     unix://%s\n", path)
+	}
 	fmt.Fprintf(w, "  HTTP     http://%s/healthz, /readyz, /metrics\n", served.HTTPAddress())
 	fmt.Fprintf(w, "  config   %s\n", loaded.Source)
 	rules := served.Rules()
@@ -169,8 +178,15 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 	}
 	printDangers(w, loaded)
 	if sample := sampleURL(loaded); sample != "" {
-		fmt.Fprintf(w, "next: %s\n", nextGet(served.GRPCAddress(), flags, sample, name))
+		fmt.Fprintf(w, "next: %s\n", nextGet(address, flags, sample, name))
 	}
+}
+
+// onlyByUser tells that callers prove nothing but their user, at the unix socket.
+func onlyByUser(callers []*configv1.Caller) bool {
+	return len(callers) > 0 && !slices.ContainsFunc(callers, func(c *configv1.Caller) bool {
+		return c.GetDangerousAnonymous() || len(c.GetSpiffeIds())+len(c.GetDnsNames())+len(c.GetTokenSha256())+len(c.GetJwts()) > 0
+	})
 }
 
 // letsGo says what a mode other than enforce does.

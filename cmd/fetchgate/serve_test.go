@@ -302,7 +302,7 @@ func TestServeTellsOfItsMode(t *testing.T) {
 	}
 	s := serve(t, "--config", path)
 	for _, says := range []string{
-		"rules    default: http and https on every port of public addresses, mode open\n",
+		"rules    default: http and https on ports 80 and 443 of public addresses, mode open\n",
 		"DANGER   mode: open: what rules deny, or no rule allows, is not enforced", "(" + path + ":1:1)\n",
 	} {
 		if !strings.Contains(s.screen, says) {

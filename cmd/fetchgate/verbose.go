@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -117,7 +118,7 @@ func (t *transcript) attempt(a *fetchgatev1.Attempt) {
 }
 
 func (t *transcript) hop(h *fetchgatev1.Hop) {
-	for _, line := range connectionLines(h.GetConnection()) {
+	for _, line := range slices.Concat(policyLines(h), connectionLines(h.GetConnection())) {
 		fmt.Fprintf(t.w, "* %s\n", line)
 	}
 	if times := stageTimes(h.GetTimings()); times != "" {
