@@ -19,13 +19,13 @@ type Credential interface {
 	// Fits reports whether it may go with a request of that caller, method and
 	// destination.
 	Fits(who Caller, method string, to Destination) bool
-	// Proof returns what proves it now.
-	Proof() Proof
+	// Proof returns what proves it now to an origin.
+	Proof(to Origin) Proof
 	// Other returns the proof to try once after an upstream answered p with 401;
 	// nil if there is none.
 	Other(p Proof) Proof
-	// Taken tells that an upstream took p, which Other returned.
-	Taken(p Proof)
+	// Taken tells that the origin took p, which Other returned.
+	Taken(p Proof, by Origin)
 }
 
 // CredentialPlace is what of a request a credential writes: one of a header
@@ -84,6 +84,9 @@ type CredentialUse struct {
 	Dropped bool
 	// ByRule tells that the rule applied it.
 	ByRule bool
+	// Foreign tells that it is bound to other callers, so that this one is not
+	// told of it.
+	Foreign bool
 }
 
 // Identity is a certificate for the TLS handshake. However it is printed, it

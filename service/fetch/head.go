@@ -92,6 +92,23 @@ func EqualFold[T string | []byte](a T, b string) bool {
 	return true
 }
 
+// Alike tells that a and b are one field name to some server: case does not count
+// (RFC 9110 section 5.1), and many do not tell '_' from '-' (RFC 3875 section
+// 4.1.18).
+func Alike(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if x, y := lower(a[i]), lower(b[i]); x != y && !(isDash(x) && isDash(y)) {
+			return false
+		}
+	}
+	return true
+}
+
+func isDash(c byte) bool { return c == '-' || c == '_' }
+
 func lower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		return c + 'a' - 'A'

@@ -1,6 +1,8 @@
 package fetch
 
 import (
+	"crypto/x509"
+	"fmt"
 	"math"
 	"net/netip"
 	"time"
@@ -11,7 +13,8 @@ type Caller struct {
 	// Name is the configured name, "anonymous" when nobody was asked to prove one.
 	Name string
 	// Identity is what was verified: a SPIFFE ID, a DNS name, "issuer subject" of
-	// a token, the beginning of a token's digest. Empty: nothing was.
+	// a token, the beginning of a token's digest, "unix:uid=1000". Empty: nothing
+	// was.
 	Identity string
 	// Owner answers for the caller; empty if the configuration names nobody.
 	Owner string
@@ -19,8 +22,41 @@ type Caller struct {
 	Anonymous bool
 	// Rights are what it may do.
 	Rights Rights
-	// Peer is the address that the RPC came from; not valid where it has none.
+	// Peer is the address that the RPC came from; not valid where it has none, as
+	// over a unix socket.
 	Peer netip.AddrPort
+	// User is whose process the RPC came from, known over a unix socket alone.
+	User User
+	// Claims are those of the JWT that proved it; empty: another proof did.
+	Claims Claims
+	// Certificates are what its connection was verified by; nil: it showed none.
+	Certificates *Certificates
+}
+
+// Certificates are the chains of a verified certificate, each from the
+// certificate to an authority.
+type Certificates [][]*x509.Certificate
+
+// Claims are what a JWT says of its caller: its second part, as it came. Without
+// the third they prove nothing; they are not printed all the same.
+type Claims string
+
+// Format prints whether there are any, for every verb.
+func (c Claims) Format(s fmt.State, _ rune) {
+	if c == "" {
+		fmt.Fprint(s, "none")
+		return
+	}
+	fmt.Fprint(s, "[redacted]")
+}
+
+// MarshalText shows nothing.
+func (c Claims) MarshalText() ([]byte, error) { return fmt.Append(nil, c), nil }
+
+// User is a user of this machine, as the system says.
+type User struct {
+	ID    uint32
+	Known bool
 }
 
 // Rights are a set of them, as bits.

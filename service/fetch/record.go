@@ -27,6 +27,7 @@ type Recorder interface {
 	// and the operator wants no fetch without a record.
 	Begin(rpc string) error
 	// End writes the record of what Begin began. Each Begin without an error is
-	// followed by one End. ctx is that of the RPC; r is not kept.
+	// followed by one End. ctx is that of the RPC; r is not kept. It may wait for
+	// room: the place of the fetch is free only afterwards.
 	End(ctx context.Context, r *Report)
 }

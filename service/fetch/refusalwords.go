@@ -39,7 +39,7 @@ var RefusalTable = []WordEntry{
 	{"CALLER_QUOTA", "RESOURCE_EXHAUSTED", BlameCaller, true,
 		"The caller has as many fetches as it may have.",
 		"Wait as long as RetryInfo says, or ask the operator for a higher quota."},
-	{"OVERLOADED", "RESOURCE_EXHAUSTED at a limit; UNAVAILABLE where the audit record has no room (audit.on_full: fail_closed)", BlameFetchgate, true,
+	{"OVERLOADED", "RESOURCE_EXHAUSTED at a limit; UNAVAILABLE where the audit record has no room (audit.on_full: refuse or block)", BlameFetchgate, true,
 		"fetchgate has as much to do as it can take; it did nothing for this request.",
 		"Try another replica, or wait a little."},
 }

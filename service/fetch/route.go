@@ -11,7 +11,7 @@ func (r Route) Sealed(o Origin) Route {
 		o.Scheme, o.Host, strconv.Itoa(int(o.Port)),
 		r.Partition, r.AddressProfile, strconv.FormatBool(r.FilterMixed),
 		strconv.Itoa(int(r.Version)),
-		r.TLS.RootsID, r.TLS.ServerName, strconv.Itoa(int(r.TLS.MinVersion)), r.TLS.IdentityID,
+		r.TLS.RootsID, r.TLS.ServerName, strconv.Itoa(int(r.TLS.MinVersion)), string(r.TLS.Pins), r.TLS.IdentityID,
 	} {
 		// The length in front keeps two lists of parts from making one key.
 		key = strconv.AppendInt(key, int64(len(part)), 10)

@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -30,6 +29,8 @@ type RuleSettings struct {
 	// Unbounded says nothing.
 	MaxResponseBodyBytes int64
 	MaxRequestBodyBytes  int64
+	// TLS is the profile of its handshakes; nil says nothing.
+	TLS *TLSSettings
 	// Set are fields that go out in the place of the request's of the same name,
 	// Remove the names of those that do not go out.
 	Set    []Field
@@ -81,6 +82,15 @@ func (s *RuleSettings) HopTimeouts(plan *Plan) Timeouts {
 	return t
 }
 
+// HopTLS are the settings of the TLS handshake of a hop of plan. They ask for as
+// much as the plan's, or for more.
+func (s *RuleSettings) HopTLS(plan *Plan) TLSSettings {
+	if s == nil {
+		return plan.TLS
+	}
+	return plan.TLS.With(s.TLS)
+}
+
 // HopResponse says what to do with the response of a hop of plan, and clamped
 // that the request asked for a larger body than the rule allows.
 func (s *RuleSettings) HopResponse(plan *Plan) (r ResponsePlan, clamped bool) {
@@ -98,13 +108,13 @@ func (s *RuleSettings) Kept(fields []Field) []Field {
 		return fields
 	}
 	return slices.DeleteFunc(slices.Clone(fields), func(f Field) bool {
-		return slices.ContainsFunc(s.Remove, func(name string) bool { return strings.EqualFold(name, f.Name) })
+		return slices.ContainsFunc(s.Remove, func(name string) bool { return Alike(name, f.Name) })
 	})
 }
 
 // Sets tells that the rule sets the field called name.
 func (s *RuleSettings) Sets(name string) bool {
-	return s != nil && slices.ContainsFunc(s.Set, func(f Field) bool { return strings.EqualFold(f.Name, name) })
+	return s != nil && slices.ContainsFunc(s.Set, func(f Field) bool { return Alike(f.Name, name) })
 }
 
 // Fields are those of a hop with what the rule sets and without what it removes.

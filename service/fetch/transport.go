@@ -125,6 +125,8 @@ type TLSSettings struct {
 	RootsID string
 	// MinVersion is the least version accepted, as in crypto/tls; 0 means 1.2.
 	MinVersion uint16
+	// Pins are keys of which a verified chain must have one; empty means any.
+	Pins Pins
 	// ServerName is the SNI and the name verified; empty means the host.
 	ServerName string
 	// Identity is the client certificate, shown if the upstream asks for one.
@@ -184,6 +186,9 @@ type Body interface {
 	// holds no buffer while it waits. On HTTP/2 endOfChunk is always false. Its error, and that of Read, is io.EOF,
 	// a *Failure, or wraps ctx.Err() once the context of RoundTrip has ended.
 	ReadChunk(get func() []byte) (b []byte, endOfChunk bool, err error)
+	// Cut has what another goroutine reads fail now, and the connection close. It
+	// does nothing once the body has ended.
+	Cut()
 }
 
 // Facts are what a transport saw as of the head of the response, or until it

@@ -22,7 +22,9 @@ const classDenied = "denied_range"
 
 // opened is what a rule opens beside public addresses, and what it closes.
 type opened struct {
-	loopback bool
+	loopback bool           // dangerous_allow_loopback
+	metadata bool           // dangerous_allow_metadata
+	own      bool           // dangerous_allow_own_listeners
 	prefixes []netip.Prefix // in order, each once
 	closed   []netip.Prefix // the same
 	profile  string
@@ -31,6 +33,8 @@ type opened struct {
 func compileOpened(path string, in *configv1.Rule, table *iana.Table, f *faults) opened {
 	o := opened{
 		loopback: in.GetDangerousAllowLoopback(),
+		metadata: in.GetDangerousAllowMetadata(),
+		own:      in.GetDangerousAllowOwnListeners(),
 		prefixes: compilePrefixes(path+".allow_addresses", in.GetAllowAddresses(), table, f),
 		closed:   compilePrefixes(path+".deny_addresses", in.GetDenyAddresses(), table, f),
 	}
@@ -85,6 +89,12 @@ func (o *opened) describe() string {
 	profile := publicProfile
 	if o.loopback {
 		profile += "+loopback"
+	}
+	if o.metadata {
+		profile += "+metadata"
+	}
+	if o.own {
+		profile += "+own"
 	}
 	if len(o.prefixes) > 0 {
 		profile += "+" + digestOf(o.prefixes)
@@ -141,15 +151,17 @@ func reached(a netip.Addr) netip.Addr {
 }
 
 // judge says why a hop that r allows by name must not go to an address, or nil.
+// A dangerous_ key of r opens what it is for and nothing beside: an own listener
+// at a loopback address needs the key for that too.
 func (p *Policy) judge(r *rule, t target, to netip.AddrPort) *fetch.Denied {
 	addr := reached(to.Addr())
 	class := p.table.Classify(to.Addr())
-	isOwn, err := p.listeners.has(netip.AddrPortFrom(addr, to.Port()), class == iana.Loopback)
+	isOwn, err := p.isOwn(to, class)
 	switch {
-	case class == iana.Metadata:
-		return r.denyAddress(t, to, class.String(), hintMetadata)
-	case isOwn || err != nil:
-		denied := r.denyAddress(t, to, classOwn, hintOwn)
+	case class == iana.Metadata && !r.opened.metadata:
+		return r.denyAddress(t, to, class.String(), r.hintMetadata())
+	case (isOwn || err != nil) && !r.opened.own:
+		denied := r.denyAddress(t, to, classOwn, r.hintOwn())
 		if err != nil {
 			denied.Audit += "; the addresses of this machine are not known: " + err.Error()
 		}
@@ -165,10 +177,18 @@ func (p *Policy) judge(r *rule, t target, to netip.AddrPort) *fetch.Denied {
 			"Ask "+r.whom()+" for a rule with dangerous_allow_loopback, if the upstream runs beside fetchgate.")
 	case r.opened.has(addr, class):
 		return nil
+	case class == iana.Metadata:
+		return r.denyAddress(t, to, class.String(), r.hintMetadata())
 	}
 	hint := "Check the host's DNS records; for an internal service ask "
 	if t.isLiteral() {
 		hint = "For an internal service ask "
 	}
 	return r.denyAddress(t, to, class.String(), hint+r.whom()+" for a rule with allow_addresses.")
+}
+
+// isOwn reports whether a connection to an address of class would arrive at a
+// listener of fetchgate. The error tells that nobody knows.
+func (p *Policy) isOwn(to netip.AddrPort, class iana.Class) (bool, error) {
+	return p.listeners.has(netip.AddrPortFrom(reached(to.Addr()), to.Port()), class == iana.Loopback)
 }

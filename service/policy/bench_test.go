@@ -89,15 +89,59 @@ func benchmarkDecide(b *testing.B, name string, p *policy.Policy, caller, method
 	})
 }
 
-// BenchmarkDecideMethods is the worst case: 10,000 rules are for the origin that
-// is asked for, differ in what the index does not know, and the last decides.
-func BenchmarkDecideMethods(b *testing.B) {
-	const n = 10_000
-	rules := make([]*configv1.Rule, n)
-	for i := range rules {
-		rules[i] = &configv1.Rule{Name: fmt.Sprintf("r%d", i), Origins: []string{"https://api.example.com"}, Methods: []string{fmt.Sprintf("M%d", i)}}
+// BenchmarkDecideAlike is of rules that are all for one origin and one caller, and
+// differ in something else; the last decides, or none. What only conditions tell
+// apart is asked one after the other, until that costs too much.
+func BenchmarkDecideAlike(b *testing.B) {
+	for name, of := range map[string]func(*configv1.Rule, int){
+		"method": func(r *configv1.Rule, i int) { r.Methods = []string{fmt.Sprintf("M%d", i)} },
+		"query":  func(r *configv1.Rule, i int) { r.Query = map[string]string{"team": fmt.Sprint(i)} },
+		"field":  func(r *configv1.Rule, i int) { r.Headers = []string{fmt.Sprintf("X-Team-%d", i)} },
+		"when":   func(r *configv1.Rule, i int) { r.When = fmt.Sprintf(`request.method == "M%d"`, i) },
+	} {
+		for _, n := range sizes {
+			if name == "when" && n > 10_000 {
+				continue
+			}
+			rules := make([]*configv1.Rule, n)
+			for i := range rules {
+				rules[i] = &configv1.Rule{Name: fmt.Sprintf("r%d", i), Origins: []string{"https://api.example.com"}}
+				of(rules[i], i)
+			}
+			p := compile(b, rules, reviewed)
+			for last, i := range map[string]int{"last": n - 1, "none": n} {
+				ask := policy.Ask{
+					Caller: fetch.Caller{Name: "shop"}, Method: fmt.Sprintf("M%d", i),
+					Destination: parseURL(b, fmt.Sprintf("https://api.example.com/v1/items?page=2&team=%d", i)),
+					Fields:      []fetch.Field{{Name: "Accept"}, {Name: "User-Agent"}, {Name: fmt.Sprintf("X-Team-%d", i)}, {Name: "Content-Type"}},
+				}
+				b.Run(fmt.Sprintf("%s/rules=%d/%s", name, n, last), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						if d := p.Decide(ask); (d.Denied == nil) != (last == "last") {
+							b.Fatal(d.Denied)
+						}
+					}
+				})
+			}
+		}
 	}
-	benchmarkDecide(b, "last", compile(b, rules, reviewed), "shop", "M9999", "https://api.example.com/", true)
+}
+
+// BenchmarkCompileConditions is of rules with a condition of their own.
+func BenchmarkCompileConditions(b *testing.B) {
+	rules := make([]*configv1.Rule, 1000)
+	for i := range rules {
+		rules[i] = &configv1.Rule{
+			Name: fmt.Sprintf("r%d", i), Origins: []string{"https://api.example.com"},
+			When: fmt.Sprintf(`caller.name == "caller%d" && "job" in labels && labels["job"] == "nightly" && request.path.startsWith("/v1/")`, i),
+		}
+	}
+	for b.Loop() {
+		if _, err := policy.Compile(rules, policy.Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // BenchmarkDecideReadings is of a path with three readings, and of a condition.

@@ -66,10 +66,11 @@ func parts(err error) []error {
 // method and destination, however its path is read.
 func (b *Binding) Fits(who fetch.Caller, method string, to fetch.Destination) bool {
 	q := newQuestion(&Ask{Caller: who, Method: method, Destination: to})
-	if p := b.rules.named["binding"]; len(p.paths) > 0 && isUnreadable(q.path) {
+	all, whole := readings(to.Path())
+	if p := b.rules.named["binding"]; len(p.paths) > 0 && !whole {
 		return false
 	}
-	for _, reading := range readings(to.Path()) {
+	for _, reading := range all {
 		q.path = reading
 		if !b.rules.ask(&q, 0).allows() {
 			return false

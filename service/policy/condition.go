@@ -24,6 +24,10 @@ const (
 	minConditionCost = 10
 )
 
+// smallCost is the most that a condition may cost whose cost is not counted: to
+// count takes several times as long as to evaluate it.
+const smallCost = 100
+
 // hiddenFields are the fields whose values no condition sees.
 var hiddenFields = []string{"Authorization", "Cookie", "Proxy-Authorization"}
 
@@ -55,8 +59,11 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 // condition is the `when` of rules, compiled.
 type condition struct {
 	program cel.Program
-	// byPath tells that it may look at the path.
-	byPath bool
+	// cost is the most that one evaluation can cost, where that is at most
+	// smallCost; else it is counted, and this is 0.
+	cost uint64
+	// byPath and byQuery tell that it may look at the path, at the query.
+	byPath, byQuery bool
 }
 
 // compileCondition reads an expression of the Common Expression Language that
@@ -81,11 +88,17 @@ func compileCondition(text string) (*condition, error) {
 	if cost.Min > maxConditionCost {
 		return nil, fmt.Errorf("one evaluation costs at least %d units, and %d are allowed; make it simpler", cost.Min, maxConditionCost)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxConditionCost), cel.EvalOptions(cel.OptOptimize))
-	if err != nil {
+	c := &condition{byPath: strings.Contains(text, "path"), byQuery: strings.Contains(text, "query")}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	if cost.Max <= smallCost {
+		c.cost = max(minConditionCost, cost.Max)
+	} else {
+		options = append(options, cel.CostLimit(maxConditionCost))
+	}
+	if c.program, err = env.Program(ast, options...); err != nil {
 		return nil, errors.New("it cannot be carried out: " + firstLine(err.Error()))
 	}
-	return &condition{program, strings.Contains(text, "path")}, nil
+	return c, nil
 }
 
 func firstLine(text string) string {
@@ -116,6 +129,7 @@ const (
 	tooCostly
 	tooManyCosts
 	anError
+	twoQueries
 	// firstPlain is the first of plainErrors.
 	firstPlain
 )
@@ -134,23 +148,41 @@ func (u unclear) String() string {
 		return "the conditions before it cost all that one decision may"
 	case anError:
 		return "it ended in an error"
+	case twoQueries:
+		return "servers that take ';' for '&' read a query that decides it otherwise"
 	}
 	return "it ended in an error (" + plainErrors[u-firstPlain] + ")"
 }
 
-// holds evaluates the condition. Where that fails, why is set.
+// holds evaluates the condition, by every reading of the query. Where that fails,
+// or they differ, why is set.
 func (c *condition) holds(q *question) (holds bool, why unclear) {
+	holds, why = c.evaluate(q, false)
+	if why != isClear || !c.byQuery || !strings.Contains(q.ask.Destination.RawQuery(), ";") {
+		return holds, why
+	}
+	other, why := c.evaluate(q, true)
+	if why == isClear && other != holds {
+		why = twoQueries
+	}
+	return holds && why == isClear, why
+}
+
+// evaluate is holds by one reading of the query.
+func (c *condition) evaluate(q *question, wide bool) (holds bool, why unclear) {
 	f := q.known()
+	if f.wide != wide {
+		f.wide, f.query = wide, nil
+	}
 	if f.spent >= maxDecisionCost {
 		return false, tooManyCosts
 	}
 	f.path = q.path
 	value, details, err := c.program.Eval(f)
-	cost := uint64(minConditionCost)
-	if counted := details.ActualCost(); counted != nil {
-		cost = max(cost, *counted)
+	f.spent += c.cost
+	if c.cost == 0 {
+		f.spent += counted(details)
 	}
-	f.spent += cost
 	if err != nil {
 		return false, whyUnclear(err.Error())
 	}
@@ -159,6 +191,14 @@ func (c *condition) holds(q *question) (holds bool, why unclear) {
 		return false, anError
 	}
 	return yes, isClear
+}
+
+// counted is what an evaluation has cost.
+func counted(details *cel.EvalDetails) uint64 {
+	if cost := details.ActualCost(); cost != nil {
+		return max(minConditionCost, *cost)
+	}
+	return minConditionCost
 }
 
 func whyUnclear(text string) unclear {
@@ -178,6 +218,7 @@ func whyUnclear(text string) unclear {
 type facts struct {
 	ask            Ask
 	path           string
+	wide           bool // as pairs reads the query
 	query, headers map[string][]string
 	spent          uint64 // by the conditions of one decision
 }
@@ -215,7 +256,7 @@ func (f *facts) ResolveName(name string) (any, bool) {
 		return f.path, true
 	case "request.query":
 		if f.query == nil {
-			f.query = queryOf(to.RawQuery())
+			f.query = queryOf(to.RawQuery(), f.wide)
 		}
 		return f.query, true
 	case "request.headers":
@@ -234,9 +275,9 @@ func (f *facts) ResolveName(name string) (any, bool) {
 
 // queryOf returns the parameters of a query, decoded, each with its values in
 // order.
-func queryOf(query string) map[string][]string {
+func queryOf(query string, wide bool) map[string][]string {
 	m := map[string][]string{}
-	for name, value := range params(query) {
+	for name, value := range pairs(query, wide) {
 		name = formText(name)
 		m[name] = append(m[name], formText(value))
 	}

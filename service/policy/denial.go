@@ -10,10 +10,14 @@ import (
 // classOwn is the class of the addresses of fetchgate's own listeners.
 const classOwn = "own_listener"
 
-const (
-	hintMetadata = "Metadata services of clouds are denied whatever a rule says."
-	hintOwn      = "fetchgate does not call itself; name the service that is meant."
-)
+// hintMetadata and hintOwn are for what r could open by a key of its own.
+func (r *rule) hintMetadata() string {
+	return "The address is that of a cloud's metadata service; only a rule that lists it in allow_addresses, with dangerous_allow_metadata, allows it: ask " + r.whom() + "."
+}
+
+func (r *rule) hintOwn() string {
+	return "fetchgate does not call itself; name the service that is meant, or ask " + r.whom() + " for a rule with dangerous_allow_own_listeners."
+}
 
 // denyUnmatched is the answer where no rule matches.
 func (p *Policy) denyUnmatched(asked *question) *fetch.Denied {
@@ -23,6 +27,17 @@ func (p *Policy) denyUnmatched(asked *question) *fetch.Denied {
 		Rule:    DefaultDeny,
 		Message: "no rule allows " + q.ask.Method + " " + q.origin.String(),
 		Hint:    q.next(p.hint(q)),
+	}
+}
+
+// denyPort is the answer where the mode would let a hop go ahead to a port that no
+// rule names.
+func (p *Policy) denyPort(q *question) *fetch.Denied {
+	return &fetch.Denied{
+		Reason:  fetch.ReasonDestinationDenied,
+		Rule:    DefaultDeny,
+		Message: fmt.Sprintf("the port %d is neither 80 nor 443, and no rule names it for %s", q.origin.Port, q.origin.Host),
+		Hint:    q.next("Other ports need a rule in every mode: ask the owner of the policy for one with the origin " + q.origin.String() + "."),
 	}
 }
 
@@ -45,7 +60,7 @@ func (p *Policy) hint(q *question) string {
 	}
 	switch q.kind {
 	case metadataName:
-		return hintMetadata
+		return fmt.Sprintf("Only a rule that names %s itself, with dangerous_allow_metadata, allows it; ask the owner of the policy.", q.origin.Host)
 	case loopbackName:
 		return fmt.Sprintf("Only a rule that names %s itself, with dangerous_allow_loopback, allows it; ask the owner of the policy.", q.origin.Host)
 	case exactOnly:

@@ -11,7 +11,7 @@ const withoutRulesText = "default: http on port 80 and https on port 443 of publ
 
 // withoutRulesOpenText is the same where the mode lets go ahead what no rule
 // allows: of withoutRules only the addresses are left.
-const withoutRulesOpenText = "default: http and https on every port of public addresses"
+const withoutRulesOpenText = "default: http and https on ports 80 and 443 of public addresses"
 
 // deniesAllText is the line of Describe for an empty list of rules.
 const deniesAllText = "no rules: everything is denied; add rules (docs/policy.md)"
@@ -96,6 +96,9 @@ func (r *rule) describe() string {
 	}
 	if len(r.query) > 0 || len(r.headers) > 0 || r.when != nil {
 		line += ", under conditions"
+	}
+	if r.profile != "" {
+		line += ", TLS profile " + r.profile
 	}
 	if r.mode != enforce {
 		line += ", mode " + r.mode.String()

@@ -37,7 +37,7 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("without rules it is %q", got)
 	}
 	for _, mode := range []string{"report", "open"} {
-		want := []string{"default: http and https on every port of public addresses, mode " + mode}
+		want := []string{"default: http and https on ports 80 and 443 of public addresses, mode " + mode}
 		for _, rules := range [][]*configv1.Rule{nil, {}} {
 			if got := compile(t, rules, policy.Options{Mode: mode}).Describe(); !slices.Equal(got, want) {
 				t.Errorf("without rules, in the mode %s, it is %q", mode, got)

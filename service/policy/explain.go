@@ -14,16 +14,20 @@ import (
 type Explanation struct {
 	// Decision is what Decide answers to the same question.
 	Decision Decision
+	// Allowed tells that rules allow it, whatever their mode.
+	Allowed bool
 	// RuleAt is where Decision.Rule is written, "fetchgate.yaml:12:5"; empty as
 	// for [Policy.RuleAt].
 	RuleAt string
 	// Owner is the rule's; empty if it says none, or no rule decided.
 	Owner string
-	// Mode is how far the answer counts: "enforce", "report" or "open".
+	// Mode is how far the answer counts: "enforce", "report" or "open". What
+	// Decision denies, no other mode lets go ahead: it is "enforce" then.
 	Mode string
 	// Why is the answer in one sentence.
 	Why string
-	// Hint says what to do about a denial; else it is empty.
+	// Hint says what to do about a denial, one that does not count too; else it is
+	// empty.
 	Hint string
 	// Checks are in the order in which they ran. If the answer is no, the last
 	// has failed and the others have passed. If it is no and does not count, "mode"
@@ -41,7 +45,7 @@ type Check struct {
 	// Name is "caller" if rules name callers, "origin" (scheme and host), "port",
 	// "method", then "path", "query", "header" and "when" as far as the rules that
 	// are left ask for them, "deny", "mode", and last "name" or, where the host is
-	// an IP literal, "address", and "field" or "body".
+	// an IP literal, "address", and "port", "field" or "body".
 	Name   string
 	Passed bool
 	// Detail is what it saw.
@@ -55,13 +59,13 @@ type Check struct {
 func (p *Policy) Explain(ctx context.Context, ask Ask) Explanation {
 	q := newQuestion(&ask)
 	d, v, r := p.settle(&q)
-	e := Explanation{Decision: d, Mode: p.mode.String()}
+	e := Explanation{Decision: d, Allowed: v.denied == nil && d.Denied == nil, Mode: p.mode.String()}
 	if r != nil {
 		e.RuleAt, e.Owner, e.Mode = r.at, r.owner, r.mode.String()
 	}
 	e.Checks = p.checks(&q, v, d)
 	if denied := d.Denied; denied != nil {
-		e.Why, e.Hint = denied.Message, denied.Hint
+		e.Why, e.Hint, e.Mode = denied.Message, denied.Hint, enforce.String()
 		if r == nil || !r.deny { // else it is the place that is denied, and another rule does not change that
 			e.NearMisses = p.nearMisses(ctx, &q)
 		}
@@ -69,10 +73,13 @@ func (p *Policy) Explain(ctx context.Context, ask Ask) Explanation {
 	}
 	switch {
 	case v.denied != nil:
-		e.Mode = v.mode.String()
+		e.Mode, e.Hint = v.mode.String(), v.denied.Hint
 		e.Why = fmt.Sprintf("%s, but the mode is %q: it goes ahead", v.denied.Message, e.Mode)
 	default:
 		e.Why = fmt.Sprintf("rule %q allows %s %s", r.name, ask.Method, q.origin)
+		if r.profile != "" && q.origin.Scheme == "https" {
+			e.Why += fmt.Sprintf(" with the TLS profile %q", r.profile)
+		}
 	}
 	if !q.isLiteral() {
 		e.Why += "; the addresses of the host are judged when they are dialed"
@@ -144,7 +151,8 @@ func (p *Policy) readings(q *question) []question {
 	q.known().spent = 0 // what follows decides nothing
 	all := []question{*q}
 	if p.byPath {
-		for _, path := range readings(q.path)[1:] {
+		paths, _ := readings(q.path)
+		for _, path := range paths[1:] {
 			other := *q
 			other.path = path
 			all = append(all, other)

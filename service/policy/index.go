@@ -5,11 +5,8 @@ import (
 	"strings"
 )
 
-// maxIndexedCallers is how many callers of a rule the index knows; a rule with
-// more is looked at for every caller.
-const maxIndexedCallers = 16
-
-// index finds the rules that may be for an origin, a path and a caller.
+// index finds the rules that may be for an origin and a path; of many at one
+// place those that ask for what the request has (split).
 type index map[pattern]*group
 
 // group are the rules with one pattern, by their paths: those without, and the
@@ -27,11 +24,10 @@ type node struct {
 }
 
 // places are the rules at one place of the index, as places in Policy.ordered in
-// ascending order: those that are for every caller or for many, and those of
-// single callers.
+// ascending order. Where they are many, split tells them apart.
 type places struct {
-	all []int
-	of  map[string][]int
+	list  []int
+	split *split
 }
 
 func (x index) add(p pattern, place int, r *rule) (entries int) {
@@ -66,26 +62,12 @@ func (x index) add(p pattern, place int, r *rule) (entries int) {
 	return entries
 }
 
+// add enters r at its place, which is not below the last.
 func (s *places) add(place int, r *rule) (entries int) {
-	if len(r.callers) == 0 || len(r.callers) > maxIndexedCallers {
-		s.all = appended(s.all, place)
-		return 1
+	if n := len(s.list); n == 0 || s.list[n-1] != place {
+		s.list = append(s.list, place)
 	}
-	if s.of == nil {
-		s.of = map[string][]int{}
-	}
-	for _, caller := range r.callers {
-		s.of[caller] = appended(s.of[caller], place)
-	}
-	return len(r.callers)
-}
-
-// appended adds a place that is not below the last.
-func appended(list []int, place int) []int {
-	if n := len(list); n > 0 && list[n-1] == place {
-		return list
-	}
-	return append(list, place)
+	return max(1, len(r.keys(byCaller)))
 }
 
 // search is a look for the first rule at or behind from that decides about q.
@@ -137,10 +119,11 @@ func (s *search) node(n *node, rest string) {
 }
 
 func (s *search) places(at *places) {
-	s.list(at.all)
-	if at.of != nil {
-		s.list(at.of[s.q.ask.Caller.Name])
+	if at.split != nil {
+		s.split(at.split)
+		return
 	}
+	s.list(at.list)
 }
 
 func (s *search) list(list []int) {

@@ -21,9 +21,10 @@ type Finding struct {
 
 // Lint looks for what is most likely not meant in rules that compile: those that
 // never decide, those that share requests and carry them out in different ways,
-// those that open every host, and callers to whom nothing is allowed. What it
-// says is certain; it does not find all, since it compares rules two by two.
-func Lint(rules []*configv1.Rule, mode string, callers []string) []Finding {
+// those that open every host, callers to whom nothing is allowed, and TLS
+// profiles that no rule names. What it says is certain; it does not find all,
+// since it compares rules two by two.
+func Lint(rules []*configv1.Rule, mode string, callers, profiles []string) []Finding {
 	l := linter{at: map[pattern][]int{}}
 	var f faults
 	def := compileMode("mode", mode, enforce, &f)
@@ -47,6 +48,7 @@ func Lint(rules []*configv1.Rule, mode string, callers []string) []Finding {
 		l.look(&l.scopes[i])
 	}
 	l.lookCallers(callers)
+	l.lookProfiles(profiles)
 	return l.findings
 }
 
@@ -288,6 +290,15 @@ func (l *linter) lookCallers(callers []string) {
 	for i, name := range callers {
 		if !slices.ContainsFunc(l.scopes, func(s scope) bool { return !s.deny && (len(s.callers) == 0 || slices.Contains(s.callers, name)) }) {
 			l.findings = append(l.findings, Finding{Path: "callers[" + strconv.Itoa(i) + "]", Message: fmt.Sprintf("no rule allows anything to the caller %q; name it in a rule, or remove it", name)})
+		}
+	}
+}
+
+// lookProfiles looks for TLS profiles that no rule names.
+func (l *linter) lookProfiles(profiles []string) {
+	for i, name := range profiles {
+		if !slices.ContainsFunc(l.scopes, func(s scope) bool { return s.in.GetTlsProfile() == name }) {
+			l.findings = append(l.findings, Finding{Path: "tls_profiles[" + strconv.Itoa(i) + "]", Message: fmt.Sprintf("no rule names the TLS profile %q, so it is not used; name it in a rule, or remove it", name)})
 		}
 	}
 }

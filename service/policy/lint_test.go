@@ -7,6 +7,7 @@ import (
 	"buf.build/go/protoyaml"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
 	"github.com/fetchgate/fetchgate/service/policy"
 )
 
@@ -43,20 +44,21 @@ func TestLint(t *testing.T) {
 		"overlapping alike":               {`[{name: a, origins: ["https://a.example"], methods: [GET, PUT]}, {name: b, origins: ["https://a.example"], methods: [GET, POST]}]`, nil},
 		"a narrower exception first":      {`[{name: a, origins: ["https://a.example"], methods: [GET], isolate: caller}, {name: b, origins: ["https://a.example"]}]`, nil},
 		"nothing for a caller":            {`[{name: a, callers: [x], origins: ["https://a.example"]}]`, []string{"callers[1]: no rule allows anything"}},
+		"a profile that nobody names":     {`[{name: a, origins: ["https://a.example"], tls_profile: corp}]`, []string{"tls_profiles[1]: no rule names"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var in configv1.Config
 			if err := protoyaml.Unmarshal([]byte("rules: "+c.rules), &in); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := policy.Compile(in.GetRules(), policy.Options{}); err != nil {
+			if _, err := policy.Compile(in.GetRules(), policy.Options{TLSProfiles: map[string]fetch.TLSSettings{"corp": {}}}); err != nil {
 				t.Fatal(err)
 			}
-			callers := []string{"x"}
+			callers, profiles := []string{"x"}, []string{"corp", "spare"}[:strings.Count(c.rules, "tls_profile")*2]
 			if name == "nothing for a caller" {
 				callers = append(callers, "y")
 			}
-			found := policy.Lint(in.GetRules(), "", callers)
+			found := policy.Lint(in.GetRules(), "", callers, profiles)
 			if len(found) != len(c.want) {
 				t.Fatalf("found %q, want %q", found, c.want)
 			}

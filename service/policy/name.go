@@ -18,7 +18,7 @@ const (
 	exactOnly
 	// loopbackName is exactOnly and needs dangerous_allow_loopback.
 	loopbackName
-	// metadataName is exactOnly and always denied.
+	// metadataName is exactOnly and needs dangerous_allow_metadata.
 	metadataName
 )
 
@@ -86,9 +86,9 @@ func (p *Policy) judgeName(r *rule, q *question) *fetch.Denied {
 		return nil
 	case r == p.beyond:
 		return p.denyUnmatched(q)
-	case q.kind == metadataName:
+	case q.kind == metadataName && !r.opened.metadata:
 		message = q.origin.Host + " is the name of a cloud's metadata service, which policy denies"
-		hint = hintMetadata
+		hint = fmt.Sprintf("Ask %s to set dangerous_allow_metadata in rule %q, if a metadata service is meant.", r.whom(), r.name)
 	case q.kind == loopbackName && !r.opened.loopback:
 		message = q.origin.Host + " is a name of the machine itself, which policy denies"
 		hint = fmt.Sprintf("Ask %s to set dangerous_allow_loopback in rule %q, if the upstream runs beside fetchgate.", r.whom(), r.name)

@@ -31,10 +31,11 @@ func (c *compiler) addOrigins(path string, r *rule, f *faults) {
 			r.patterns = append(r.patterns, p)
 		}
 	}
-	hasHTTP := false
+	hasHTTP, hasHTTPS := false, false
 	for at, text := range r.origins {
 		p, hasPort, err := parseOrigin(text, r.deny)
 		hasHTTP = hasHTTP || err != nil || p.Scheme == "http"
+		hasHTTPS = hasHTTPS || err != nil || p.Scheme == "https"
 		switch {
 		case err != nil:
 			f.add(path+".origins["+strconv.Itoa(at)+"]", "%v", err)
@@ -48,6 +49,9 @@ func (c *compiler) addOrigins(path string, r *rule, f *faults) {
 	}
 	if r.allowDowngrade && !hasHTTP {
 		f.add(path+".dangerous_allow_downgrade", "it is the word of the rule to whose http origin a redirect may lead, and this rule has none; set it there")
+	}
+	if r.profile != "" && !hasHTTPS {
+		f.add(path+".tls_profile", "it is about https, and this rule has no https origin; remove it")
 	}
 }
 

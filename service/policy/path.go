@@ -92,20 +92,58 @@ func (r *rule) takesPath(q *question) bool {
 	return len(r.paths) == 0 || slices.ContainsFunc(r.paths, func(p pathPattern) bool { return p.matches(q.path) })
 }
 
-// readings are the ways in which servers read a path that is not plain: as it is
-// sent; decoded, without dot segments; and as lenient ones do, that take '\' for '/', several '/' for one and leave out what follows
-// ';' in a segment, with one decoding and with several.
-func readings(sent string) []string {
-	all := []string{sent}
+// maxReadings is how many ways of reading a path are judged.
+const maxReadings = 24
+
+// steps are what servers do to a path, each in an order of its own: some leave out
+// parameters before they decode, some after, some decode twice with something else
+// in between. None makes a path longer, so they come to an end.
+var steps = []func(string) string{decoded, withoutParams, withoutBackslashes, withoutEmpty, withoutDots}
+
+// readings are the ways in which servers read a path: as it is sent, and what comes
+// of it by steps, in every order and number; maxReadings of them at most. whole
+// tells that they are all that there are, and that the path is not unreadable.
+func readings(sent string) (all []string, whole bool) {
+	all = []string{sent}
 	if isPlain(sent) {
-		return all
+		return all, true
 	}
-	for _, other := range []string{withoutDots(decoded(sent)), lenient(sent, 1), lenient(sent, maxDecodings)} {
-		if !slices.Contains(all, other) {
+	for next := 0; next < len(all); next++ {
+		for _, step := range steps {
+			other := step(all[next])
+			if slices.Contains(all, other) {
+				continue
+			}
+			if len(all) == maxReadings {
+				return all, false
+			}
 			all = append(all, other)
 		}
 	}
-	return all
+	return all, !isUnreadable(sent)
+}
+
+// withoutParams leaves out what follows ';' in each segment.
+func withoutParams(path string) string {
+	if !strings.Contains(path, ";") {
+		return path
+	}
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	return strings.Join(segments, "/")
+}
+
+// withoutBackslashes takes '\\' for '/'.
+func withoutBackslashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
+
+// withoutEmpty takes several '/' for one.
+func withoutEmpty(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return path
 }
 
 // isPlain tells that a path has one reading.
@@ -152,28 +190,9 @@ func isUnreadable(sent string) bool {
 // maxDecodings is how often the most lenient server decodes.
 const maxDecodings = 4
 
-func lenient(sent string, decodings int) string {
-	for range decodings {
-		sent = decoded(sent)
-	}
-	sent = strings.ReplaceAll(sent, `\`, "/")
-	var kept []string
-	for segment := range strings.SplitSeq(sent, "/") {
-		segment, _, _ = strings.Cut(segment, ";")
-		if segment != "" {
-			kept = append(kept, segment)
-		}
-	}
-	path := "/" + strings.Join(kept, "/")
-	if strings.HasSuffix(sent, "/") && len(kept) > 0 {
-		path += "/"
-	}
-	return withoutDots(path)
-}
-
 // withoutDots removes dot segments (RFC 3986 section 5.2.4).
 func withoutDots(p string) string {
-	if !strings.HasPrefix(p, "/") {
+	if !strings.HasPrefix(p, "/") || !strings.Contains(p, "/.") {
 		return p
 	}
 	var kept []string

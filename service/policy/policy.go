@@ -40,6 +40,9 @@ type Options struct {
 	// means too, "report" or "open". It is also how a destination is treated that
 	// no rule matches.
 	Mode string
+	// TLSProfiles are those that rules can name, by name. What one does not say is
+	// zero.
+	TLSProfiles map[string]fetch.TLSSettings
 	// Locate returns where a setting such as "rules[2]" is written, as
 	// "fetchgate.yaml:12:5". It is asked once for each rule, by Compile. nil
 	// means that nobody knows.
@@ -141,7 +144,7 @@ type Decision struct {
 	// if Denied is not, and safe for concurrent use.
 	Allow func(netip.AddrPort) error
 
-	loopback *loopback // nil unless the rule opens loopback addresses
+	needs *needs // nil unless the rule opens what is dangerous to dial
 }
 
 // Compile makes a policy of the rules of a configuration. nil stands for a
@@ -171,7 +174,7 @@ func Compile(rules []*configv1.Rule, o Options) (*Policy, error) {
 	}
 	var f faults
 	p.mode = compileMode("mode", o.Mode, enforce, &f)
-	c := compiler{policy: p, names: map[string]int{}, conditions: map[string]*condition{}, locate: o.Locate}
+	c := compiler{policy: p, names: map[string]int{}, conditions: map[string]*condition{}, profiles: o.TLSProfiles, locate: o.Locate}
 	if p.builtin || c.locate == nil {
 		c.locate = func(string) string { return "" }
 	}
@@ -221,10 +224,8 @@ func (p *Policy) settle(q *question) (d Decision, v verdict, r *rule) {
 	d.AllowDowngrade, d.SendTraceparent = carrier.allowDowngrade, carrier.sendTraceparent
 	d.IsolateCaller, d.Credentials, d.Settings = carrier.isolateCaller, carrier.credentials, carrier.settings
 	d.Allow = p.allower(q.target, carrier)
-	if carrier.opened.loopback {
-		d.loopback = &loopback{table: p.table}
-		d.loopback.needed.Store(q.kind == loopbackName || q.isLiteral() && p.table.Classify(q.literal) == iana.Loopback)
-		d.Allow = d.loopback.noting(d.Allow)
+	if d.needs = p.newNeeds(q, &carrier.opened); d.needs != nil {
+		d.Allow = d.needs.noting(d.Allow)
 	}
 	return d, v, v.rule
 }
@@ -238,10 +239,27 @@ func (p *Policy) guard(q *question, r *rule) *fetch.Denied {
 	} else if denied := p.judgeName(r, q); denied != nil {
 		return denied
 	}
+	if r == p.beyond && !p.opensPort(q) {
+		return p.denyPort(q)
+	}
 	if !r.underscores && !q.ask.Verbatim && hasUnderscore(q.ask.Fields) {
 		return r.denyUnderscore(q)
 	}
 	return r.guardRequest(q)
+}
+
+// opensPort reports whether a hop may go to the port of q though no rule carries it
+// out: it is 80 or 443, or a rule that allows names it for the host.
+func (p *Policy) opensPort(q *question) bool {
+	if q.origin.Port == 80 || q.origin.Port == 443 {
+		return true
+	}
+	for s := range p.sitesOf(q.kept()) {
+		if s.scheme == q.origin.Scheme && s.port == q.origin.Port && !p.ordered[s.place].deny {
+			return true
+		}
+	}
+	return false
 }
 
 // allower judges the addresses for a hop that r carries out.
@@ -272,6 +290,7 @@ type question struct {
 	path string
 	// facts are what conditions see of ask; nil until one asks.
 	facts *facts
+	seen  seen
 }
 
 func newQuestion(ask *Ask) question {

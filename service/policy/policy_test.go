@@ -231,10 +231,10 @@ func TestDenialTellsCallerWhatToDoAndNoMore(t *testing.T) {
 			`Ask team-names to set dangerous_allow_loopback in rule "names", if the upstream runs beside fetchgate.`},
 		{byName("GET", "http://metadata/"),
 			"metadata is the name of a cloud's metadata service, which policy denies",
-			"Metadata services of clouds are denied whatever a rule says."},
+			`Ask team-names to set dangerous_allow_metadata in rule "names", if a metadata service is meant.`},
 		{byName("GET", "https://metadata/"),
 			"no rule allows GET https://metadata",
-			"Metadata services of clouds are denied whatever a rule says. More: fetchgate explain https://metadata"},
+			"Only a rule that names metadata itself, with dangerous_allow_metadata, allows it; ask the owner of the policy. More: fetchgate explain https://metadata"},
 		{byName("GET", "https://localhost/"),
 			"no rule allows GET https://localhost",
 			"Only a rule that names localhost itself, with dangerous_allow_loopback, allows it; ask the owner of the policy. More: fetchgate explain https://localhost"},
@@ -249,7 +249,10 @@ func TestDenialTellsCallerWhatToDoAndNoMore(t *testing.T) {
 			"Ask team-orders for a rule with dangerous_allow_loopback, if the upstream runs beside fetchgate."},
 		{withAddress("https://api.example.com/", "10.20.30.40:7801"),
 			"api.example.com resolves to an address that policy denies (own_listener)",
-			"fetchgate does not call itself; name the service that is meant."},
+			"fetchgate does not call itself; name the service that is meant, or ask team-orders for a rule with dangerous_allow_own_listeners."},
+		{withAddress("https://api.example.com/", "169.254.169.254:443"),
+			"api.example.com resolves to an address that policy denies (metadata)",
+			"The address is that of a cloud's metadata service; only a rule that lists it in allow_addresses, with dangerous_allow_metadata, allows it: ask team-orders."},
 	} {
 		if c.denied == nil {
 			t.Fatalf("allowed, want %q", c.message)

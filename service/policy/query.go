@@ -43,10 +43,10 @@ func (r *rule) takesQuery(q *question) bool {
 }
 
 // isIn reports whether the query has p: if once, with one of its values, else
-// with all of them. wide is as for split.
+// with all of them. wide is as for pairs.
 func (p param) isIn(query string, once, wide bool) bool {
 	found := false
-	for name, value := range split(query, wide) {
+	for name, value := range pairs(query, wide) {
 		if !isForm(name, p.name) {
 			continue
 		}
@@ -62,12 +62,9 @@ func (p param) isIn(query string, once, wide bool) bool {
 	return found
 }
 
-// params yields the names and values of a query as they are sent.
-func params(query string) iter.Seq2[string, string] { return split(query, false) }
-
-// split yields the names and values of a query. Old servers also take ';' for
+// pairs yields the names and values of a query as they are sent. Old servers also take ';' for
 // what stands between two; wide reads it so.
-func split(query string, wide bool) iter.Seq2[string, string] {
+func pairs(query string, wide bool) iter.Seq2[string, string] {
 	separators := "&"
 	if wide {
 		separators = "&;"
@@ -105,9 +102,10 @@ func isForm(sent, text string) bool {
 
 // formText decodes application/x-www-form-urlencoded. What is no UTF-8 then is
 // replaced, as CEL has no other texts.
-func formText(sent string) string {
-	return strings.ToValidUTF8(decoded(strings.ReplaceAll(sent, "+", " ")), "\uFFFD")
-}
+func formText(sent string) string { return strings.ToValidUTF8(formBytes(sent), "\uFFFD") }
+
+// formBytes decodes application/x-www-form-urlencoded.
+func formBytes(sent string) string { return decoded(strings.ReplaceAll(sent, "+", " ")) }
 
 // takesFields reports whether the request has all the fields that the rule
 // names.

@@ -20,32 +20,35 @@ const maxPatterns = 250_000
 // carriedOut are the fields of a rule that this package carries out. A rule that
 // sets any other is refused.
 var carriedOut = map[protoreflect.Name]bool{
-	"name":                      true,
-	"owner":                     true,
-	"action":                    true,
-	"mode":                      true,
-	"callers":                   true,
-	"origins":                   true,
-	"ports":                     true,
-	"methods":                   true,
-	"paths":                     true,
-	"query":                     true,
-	"headers":                   true,
-	"when":                      true,
-	"allow_addresses":           true,
-	"deny_addresses":            true,
-	"mixed_answers":             true,
-	"dangerous_allow_loopback":  true,
-	"dangerous_allow_downgrade": true,
-	"allow_underscore_fields":   true,
-	"credentials":               true,
-	"isolate":                   true,
-	"send_traceparent":          true,
-	"set_fields":                true,
-	"remove_fields":             true,
-	"timeouts":                  true,
-	"retry":                     true,
-	"limits":                    true,
+	"name":                          true,
+	"owner":                         true,
+	"action":                        true,
+	"mode":                          true,
+	"callers":                       true,
+	"origins":                       true,
+	"ports":                         true,
+	"methods":                       true,
+	"paths":                         true,
+	"query":                         true,
+	"headers":                       true,
+	"when":                          true,
+	"allow_addresses":               true,
+	"deny_addresses":                true,
+	"mixed_answers":                 true,
+	"dangerous_allow_loopback":      true,
+	"dangerous_allow_downgrade":     true,
+	"allow_underscore_fields":       true,
+	"credentials":                   true,
+	"isolate":                       true,
+	"send_traceparent":              true,
+	"set_fields":                    true,
+	"remove_fields":                 true,
+	"timeouts":                      true,
+	"retry":                         true,
+	"limits":                        true,
+	"tls_profile":                   true,
+	"dangerous_allow_metadata":      true,
+	"dangerous_allow_own_listeners": true,
 }
 
 // ofDenying are the fields of a rule that denies: the others say how something
@@ -96,6 +99,7 @@ type rule struct {
 	isolateCaller   bool
 	underscores     bool
 	credentials     []string
+	profile         string              // of TLS; empty means none
 	settings        *fetch.RuleSettings // nil if it has none
 }
 
@@ -107,6 +111,7 @@ type compiler struct {
 	policy     *Policy
 	names      map[string]int
 	conditions map[string]*condition
+	profiles   map[string]fetch.TLSSettings
 	locate     func(path string) string
 	patterns   int
 }
@@ -136,7 +141,8 @@ func (c *compiler) add(i int, in *configv1.Rule, f *faults) {
 		isolateCaller:   choice(path+".isolate", in.GetIsolate(), "caller", "shared", f),
 		underscores:     in.GetAllowUnderscoreFields(),
 		credentials:     slices.Clone(in.GetCredentials()),
-		settings:        compileSettings(path, in, f),
+		profile:         in.GetTlsProfile(),
+		settings:        compileSettings(path, in, c.profiles, f),
 	}
 	c.policy.settings = c.policy.settings || r.settings != nil
 	c.policy.written = append(c.policy.written, r)
@@ -228,6 +234,7 @@ func (c *compiler) finish(f *faults) {
 		}
 		r.patterns = nil
 	}
+	p.index.divide(p.ordered)
 	if c.patterns = max(c.patterns, entries); c.patterns > maxPatterns {
 		f.add("rules", "together they have %d origins, each counted once for each of its ports, paths and callers; at most %d are taken, so use wildcards", c.patterns, maxPatterns)
 	}

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/fetch"
 	"github.com/fetchgate/fetchgate/service/policy"
 )
 
@@ -46,26 +48,27 @@ var (
 		"timeouts":                {Timeouts: &configv1.Timeouts{}},
 		"retry":                   {Retry: &configv1.RuleRetry{}},
 		"limits":                  {Limits: &configv1.RuleLimits{}},
-	}
-	refused = map[protoreflect.Name]*configv1.Rule{
+		"tls_profile":             {TlsProfile: "strict"},
+
 		"dangerous_allow_metadata":      {DangerousAllowMetadata: true},
 		"dangerous_allow_own_listeners": {DangerousAllowOwnListeners: true},
-		"allow_host":                    {AllowHost: []string{"other.example.com"}},
-		"allow_server_name":             {AllowServerName: []string{"other.example.com"}},
-		"allow_resolve":                 {AllowResolve: true},
-		"allow_proxy_url":               {AllowProxyUrl: true},
-		"allow_source_addresses":        {AllowSourceAddresses: []string{"10.0.0.1"}},
-		"allow_unix_sockets":            {AllowUnixSockets: []string{"/run/app.sock"}},
-		"source_address":                {SourceAddress: "10.0.0.1"},
-		"tls_profile":                   {TlsProfile: "strict"},
-		"proxy_profile":                 {ProxyProfile: "dmz"},
+	}
+	refused = map[protoreflect.Name]*configv1.Rule{
+		"allow_host":             {AllowHost: []string{"other.example.com"}},
+		"allow_server_name":      {AllowServerName: []string{"other.example.com"}},
+		"allow_resolve":          {AllowResolve: true},
+		"allow_proxy_url":        {AllowProxyUrl: true},
+		"allow_source_addresses": {AllowSourceAddresses: []string{"10.0.0.1"}},
+		"allow_unix_sockets":     {AllowUnixSockets: []string{"/run/app.sock"}},
+		"source_address":         {SourceAddress: "10.0.0.1"},
+		"proxy_profile":          {ProxyProfile: "dmz"},
 	}
 )
 
 // faultsOf returns what Compile says about a list of rules that it refuses.
 func faultsOf(t *testing.T, rules ...*configv1.Rule) []string {
 	t.Helper()
-	p, err := policy.Compile(rules, policy.Options{})
+	p, err := policy.Compile(rules, policy.Options{TLSProfiles: map[string]fetch.TLSSettings{"strict": {MinVersion: tls.VersionTLS13}}})
 	if err == nil {
 		return nil
 	}
@@ -139,7 +142,7 @@ func TestEveryFaultIsSaid(t *testing.T) {
 		&configv1.Rule{Name: "twice", Origins: []string{"https://example.com", "ftp://example.com", "https://a b"}},
 		nil,
 		&configv1.Rule{Name: "twice", Origins: []string{"https://*.com"}, Ports: []int32{0, 65536}, Methods: []string{"GET", "get", "TRACE"},
-			AllowAddresses: []string{"10.0.0.7/8"}, TlsProfile: "strict"},
+			AllowAddresses: []string{"10.0.0.7/8"}, TlsProfile: "strikt"},
 		&configv1.Rule{Name: "default-deny", Origins: []string{"https://example.com"}},
 	)
 	want := []string{
@@ -147,11 +150,11 @@ func TestEveryFaultIsSaid(t *testing.T) {
 		"rules[0].origins[2]: ",
 		"rules[1].name: a rule needs a name",
 		"rules[1].origins: a rule needs an origin",
-		"rules[2].tls_profile: ",
 		`rules[2].name: rules[0] is named "twice" too`,
 		"rules[2].methods[1]: ",
 		"rules[2].methods[2]: ",
 		"rules[2].allow_addresses[0]: 10.0.0.7/8 has bits set beyond its length; write 10.0.0.0/8 or 10.0.0.7/32",
+		`rules[2].tls_profile: no TLS profile is called "strikt"`,
 		"rules[2].ports[0]: ",
 		"rules[2].ports[1]: ",
 		"rules[2].origins[0]: ",

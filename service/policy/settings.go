@@ -31,13 +31,20 @@ func (p *Policy) HasSettings() bool { return p.settings }
 
 // compileSettings returns what a rule says about how its hops are carried out;
 // nil if it says nothing.
-func compileSettings(path string, in *configv1.Rule, f *faults) *fetch.RuleSettings {
-	if in.GetTimeouts() == nil && in.GetRetry() == nil && in.GetLimits() == nil && len(in.GetSetFields()) == 0 && len(in.GetRemoveFields()) == 0 {
+func compileSettings(path string, in *configv1.Rule, profiles map[string]fetch.TLSSettings, f *faults) *fetch.RuleSettings {
+	if in.GetTimeouts() == nil && in.GetRetry() == nil && in.GetLimits() == nil && len(in.GetSetFields()) == 0 && len(in.GetRemoveFields()) == 0 && in.GetTlsProfile() == "" {
 		return nil
 	}
 	s := &fetch.RuleSettings{
 		Timeouts:             compileTimeouts(path+".timeouts", in.GetTimeouts(), f),
 		MaxResponseBodyBytes: fetch.Unbounded, MaxRequestBodyBytes: fetch.Unbounded,
+	}
+	if name := in.GetTlsProfile(); name != "" {
+		profile, known := profiles[name]
+		if !known {
+			f.add(path+".tls_profile", "no TLS profile is called %q", name)
+		}
+		s.TLS = &profile
 	}
 	compileRetry(path+".retry", in.GetRetry(), s, f)
 	compileLimits(path+".limits", in.GetLimits(), s, f)
@@ -187,7 +194,7 @@ func (r *rule) guardRequest(q *question) *fetch.Denied {
 // request and not about the host; else empty.
 func requestCheck(denied *fetch.Denied) string {
 	if denied != nil {
-		for beginning, check := range map[string]string{"the name of a header": "field", "the header fields": "field", "the request body": "body"} {
+		for beginning, check := range map[string]string{"the port": "port", "the name of a header": "field", "the header fields": "field", "the request body": "body"} {
 			if strings.HasPrefix(denied.Message, beginning) {
 				return check
 			}

@@ -88,7 +88,8 @@ func (p *Policy) judged(q *question, from int) verdict {
 	}
 	strictest, agreed, named := first.mode(p), true, first.rule
 	other := *q.kept()
-	for _, other.path = range readings(q.path)[1:] {
+	all, whole := readings(q.path)
+	for _, other.path = range all[1:] {
 		o := p.ask(&other, from)
 		agreed = agreed && o == first
 		strictest = min(strictest, o.mode(p))
@@ -96,7 +97,7 @@ func (p *Policy) judged(q *question, from int) verdict {
 			named = o.rule
 		}
 	}
-	if isUnreadable(q.path) {
+	if !whole {
 		if by := p.lookingAtPath(&other, from); by != nil {
 			agreed, strictest = false, min(strictest, by.mode)
 			named = cmp.Or(named, by)
