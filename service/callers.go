@@ -2,9 +2,7 @@ package service
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"strings"
 
 	"google.golang.org/grpc"
 
@@ -17,13 +15,21 @@ import (
 // their issuers; its errors say the file, the line and the column. A nil log
 // discards what is said later, when the keys change.
 func CompileCallers(c *config.Loaded, log *slog.Logger) (*caller.Authenticator, error) {
-	a, err := caller.New(caller.Options{
-		Callers: c.Config.GetCallers(), Issuers: c.Config.GetJwtIssuers(), File: c.File, Log: log,
-	})
+	return compileCallers(c, caller.Options{Log: log})
+}
+
+// compileCallers is CompileCallers where more is known than the configuration
+// says.
+func compileCallers(c *config.Loaded, o caller.Options) (*caller.Authenticator, error) {
+	o.Callers, o.Issuers, o.File = c.Config.GetCallers(), c.Config.GetJwtIssuers(), c.File
+	err := checkKeysURLs(o.Issuers)
 	if err == nil {
-		return a, nil
+		var a *caller.Authenticator
+		if a, err = caller.New(o); err == nil {
+			return a, nil
+		}
 	}
-	return nil, errors.New(strings.Join(located(c, err), "\n"))
+	return nil, c.Refuse(faults(err))
 }
 
 // authenticate finds out who is calling. A caller of a fetch that is not known

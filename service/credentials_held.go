@@ -32,7 +32,7 @@ func HoldCredentials(c *config.Loaded, previous *credential.Store, log *slog.Log
 		wrong = append(wrong, err)
 	}
 	if wrong != nil {
-		return nil, errors.New(strings.Join(located(c, errors.Join(wrong...)), "\n"))
+		return nil, c.Refuse(faults(errors.Join(wrong...)))
 	}
 	return store, nil
 }

@@ -324,25 +324,34 @@ func TestCredentialsOnRedirects(t *testing.T) {
 func TestRuleCredentials(t *testing.T) {
 	authority := fetchtest.NewAuthority(t)
 	var u *fetchtest.Recorder
-	front := secureRecorder(t, authority, func(*fetchtest.Recorded) fetchtest.Step {
-		return fetchtest.Answer(307, "", "Location: "+u.URL("/v1/a"))
+	leads := func(*fetchtest.Recorded) fetchtest.Step {
+		return fetchtest.Answer(307, "", "Location: "+u.URL("/v1/moved"))
+	}
+	front, bound := secureRecorder(t, authority, leads), secureRecorder(t, authority, leads)
+	u = secureRecorder(t, authority, func(r *fetchtest.Recorded) fetchtest.Step {
+		if r.Target == "/v1/moved" {
+			return fetchtest.Answer(307, "", "Location: /v1/a")
+		}
+		return fetchtest.Answer(200, "ok")
 	})
-	u = secureRecorder(t, authority, nil)
 	v := newVault(t)
-	v.bearer("ruled", "cnryruled", boundTo(", paths: ['/v1/*']", u))
+	v.bearer("ruled", "cnryruled", boundTo(", paths: ['/v1/*']", u, bound))
 	w := observe(t, fetchtest.Options{Trust: authority, Extra: v.yaml.String() + fmt.Sprintf(`
 rules:
   - {name: front, dangerous_allow_loopback: true, origins: [%q]}
-  - {name: api, dangerous_allow_loopback: true, origins: [%q], credentials: [ruled]}
-`, fetchtest.OriginOf(front.Upstream), fetchtest.OriginOf(u.Upstream))})
-	for _, url := range []string{u.URL("/v1/a"), front.URL("/")} {
+  - {name: api, dangerous_allow_loopback: true, origins: [%q, %q], credentials: [ruled]}
+`, fetchtest.OriginOf(front.Upstream), fetchtest.OriginOf(u.Upstream), fetchtest.OriginOf(bound.Upstream))})
+	// An upstream that has not got the credential does not say where it goes.
+	for url, want := range map[string]string{
+		u.URL("/v1/a"): "Bearer cnryruled", u.URL("/v1/moved"): "Bearer cnryruled", bound.URL("/v1/a"): "Bearer cnryruled", front.URL("/"): "",
+	} {
 		a, err := whole(within(t), w, get(url))
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantAnswer(t, a, 200, "ok")
-		if got := last(t, u).Get("Authorization"); got != "Bearer cnryruled" {
-			t.Errorf("%s: Authorization is %q", url, got)
+		if got := last(t, u).Get("Authorization"); got != want {
+			t.Errorf("%s: Authorization is %q, want %q", url, got, want)
 		}
 	}
 	if got := last(t, front).Get("Authorization"); got != "" {
@@ -663,4 +672,44 @@ func TestCredentialsInFailures(t *testing.T) {
 		}
 	}
 	w.check(t, said)
+}
+
+// TestCredentialRotationByOrigin: which secret an upstream takes says nothing of
+// another that the credential is bound to, in one fetch or in the next.
+func TestCredentialRotationByOrigin(t *testing.T) {
+	authority := fetchtest.NewAuthority(t)
+	takes := func(token, location string) *fetchtest.Recorder {
+		return secureRecorder(t, authority, func(r *fetchtest.Recorded) fetchtest.Step {
+			switch {
+			case r.Get("Authorization") != "Bearer "+token:
+				return fetchtest.Answer(401, "no", "WWW-Authenticate: Bearer")
+			case r.Target == "/leads":
+				return fetchtest.Answer(307, "", "Location: "+location)
+			}
+			return fetchtest.Answer(200, "ok")
+		})
+	}
+	behind := takes("cnryfirst", "")
+	ahead := takes("cnrysecond", behind.URL("/"))
+	v := newVault(t)
+	v.bearer("token", "cnryfirst", boundTo("", ahead, behind))
+	v.put("token.next", "cnrysecond")
+	w := vaulted(t, v, authority, "", ahead, behind)
+	fetch := func(u *fetchtest.Recorder, path string, wantHops int) {
+		t.Helper()
+		a, err := whole(within(t), w, naming(u.URL(path), "token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantAnswer(t, a, 200, "ok")
+		if n := len(a.report.GetAttempts()[0].GetHops()); n != wantHops {
+			t.Errorf("%s of %s took %d hops, want %d", path, u.URL("/"), n, wantHops)
+		}
+	}
+	fetch(ahead, "/leads", 3) // 401, the redirect, and the first secret for the other
+	fetch(behind, "/", 1)
+	fetch(ahead, "/", 1)
+	fetch(ahead, "/leads", 2)
+	fetch(behind, "/", 1)
+	w.check(t, nil)
 }

@@ -34,10 +34,12 @@ var mayImport = map[string][]string{
 	"service/iana":                {},
 	"service/file":                {},
 	"service/iana/internal/renew": {"service/iana"},
-	"service/listener":            {"service/file"},
+	"service/listener":            {"service/file", "service/revocation"},
+	"service/revocation":          {"service/file"},
 	"service/limit":               {"service/fetch", "gen/config"},
-	"service/config":              {"service/file", "service/fetch", "service/retry", "gen/config"},
+	"service/config":              {"service/file", "service/revocation", "service/fetch", "service/retry", "gen/config"},
 	"service/telemetry":           {"service/fetch", "gen/config"},
+	"service/collector":           {},
 	"service/console":             {"gen", "service/telemetry"},
 	"service/fetchtest":           {"*"},
 	"cmd/fetchgate":               {"*"},
@@ -51,7 +53,7 @@ var mayImport = map[string][]string{
 
 // grpcAllowed are the packages where gRPC stops: none further inside may
 // import it.
-var grpcAllowed = []string{"service", "service/server", "service/caller", "service/console", "service/fetchtest", "cmd/fetchgate", "bench", "bench/naive", "bench/fidelity", "gen/fetchgate/v1"}
+var grpcAllowed = []string{"service", "service/server", "service/caller", "service/collector", "service/console", "service/fetchtest", "cmd/fetchgate", "bench", "bench/naive", "bench/fidelity", "gen/fetchgate/v1"}
 
 func short(path string) string {
 	switch path {

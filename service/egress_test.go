@@ -141,14 +141,20 @@ func TestIdentityOfAConnection(t *testing.T) {
 			g := fetchtest.Start(t, fetchtest.Options{DNS: insideDNS(t), Trust: authority, Extra: callersAnd(
 				fmt.Sprintf("{name: apart, paths: [/apart], origins: [%q], isolate: caller, dangerous_allow_loopback: true}", u.URLOf(insideHost, "")),
 				fmt.Sprintf("{name: shared, paths: [/shared], origins: [%q], dangerous_allow_loopback: true}", u.URLOf(insideHost, "")))})
-			identity := func(caller, path string) string {
+			identity := func(caller, path string, scheme ...string) string {
 				m := get(u.URLOf(insideHost, path))
-				m.Request.Headers = headers("Authorization", caller)
+				m.Request.Headers = headers("Authorization", strings.Join(scheme, "")+caller)
 				a, err := whole(as(t, caller), g, m)
 				if err != nil || a.failure != nil {
 					return gotten(a, err)
 				}
 				return string(a.body)
+			}
+			// A login of the connection is nobody else's, though the rule shares.
+			for _, caller := range []string{"a", "b", "a"} {
+				if got := identity(caller, "/shared", "NTLM "); got != "NTLM "+caller {
+					t.Errorf("%s, who logs in, was answered as %q", caller, got)
+				}
 			}
 			if first, second := identity("a", "/shared"), identity("b", "/shared"); first != "a" || second != "a" {
 				t.Errorf("over the shared connection a is %q and b is %q, want a to be both", first, second)
@@ -162,8 +168,8 @@ func TestIdentityOfAConnection(t *testing.T) {
 			for i := range 20 {
 				fetch(i)
 			}
-			if opened, _ := u.Connections(); opened != 3 {
-				t.Errorf("%d connections, want one that is shared and one of each caller", opened)
+			if opened, _ := u.Connections(); opened != 5 {
+				t.Errorf("%d connections, want one that is shared, and of each caller one with a login and one apart", opened)
 			}
 			share(100, fetch)
 		})

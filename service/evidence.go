@@ -10,6 +10,7 @@ import (
 	"time"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
+	"github.com/fetchgate/fetchgate/service/collector"
 	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/fetch"
 	"github.com/fetchgate/fetchgate/service/limit"
@@ -42,8 +43,12 @@ func (s *Service) record(o Options, first *generation, m *metrics, t *transport.
 	}
 	s.recorder, err = telemetry.New(telemetry.Options{
 		Configuration: first.evidence,
-		Registry:      m.registry, Stdout: o.Stdout, Replica: replica, Log: o.Log,
-		Pool: t.Stats, Load: s.load, Draining: s.draining,
+		Registry:      m.registry, Stdout: o.Stdout, Replica: replica, Version: o.Version, Log: o.Log,
+		Collect: func(endpoint string) (telemetry.Collector, error) {
+			return collector.NewLogs(endpoint, "fetchgate/"+o.Version)
+		},
+		Pool: t.Stats, Load: s.load, Draining: s.draining, AwaitedSecrets: func() int { return len(s.current.Load().credentials.Awaited()) },
+		IssuerKeys:  s.issuerKeys,
 		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, s.current.Load().origins) },
 	})
 	if err != nil {

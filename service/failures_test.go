@@ -433,7 +433,7 @@ var notYet = map[string]string{
 	"PROXY_STATUS":              "no proxies",
 	"PROXY_AUTH":                "no proxies",
 	"SOCKS_FAILED":              "no proxies",
-	"TLS_PIN_MISMATCH":          "no pins",
+	"TLS_PIN_MISMATCH":          "no scene has a TLS profile: TestTLSPins",
 	"UPLOAD_ABORTED":            "no Exchange",
 	"UPLOAD_LENGTH_MISMATCH":    "no Exchange",
 	"CHARSET_UNKNOWN":           "no text",

@@ -53,11 +53,18 @@ func (s *Service) buildGeneration(c *config.Loaded) (*generation, error) {
 	if g.policy, err = CompilePolicy(c, s.own); err != nil {
 		return nil, err
 	}
-	if g.callers, err = CompileCallers(c, s.log); err != nil {
+	last := s.current.Load()
+	var known *caller.Authenticator
+	if last != nil {
+		known = last.callers
+	}
+	if g.callers, err = compileCallers(c, caller.Options{
+		Log: s.log, Fetch: s.fetchKeys, Before: known, JudgeCertificates: s.certificatesJudge(), SPIFFEOnly: s.config.SPIFFEOnly(),
+	}); err != nil {
 		return nil, err
 	}
 	var before *credential.Store
-	if last := s.current.Load(); last != nil {
+	if last != nil {
 		before = last.credentials
 	}
 	if g.credentials, err = HoldCredentials(c, before, s.log); err != nil {
@@ -167,7 +174,6 @@ func (g *generation) keeps(last *generation) func(fetch.Route) bool {
 		return proto.Equal(a, b)
 	})
 	return func(r fetch.Route) bool {
-		return r.TLS.RootsID == g.tls.RootsID && r.TLS.MinVersion == g.tls.MinVersion &&
-			(same || r.TLS.IdentityID == "") && g.policy.Reaches(r.Origin, r.AddressProfile)
+		return (same || r.TLS.IdentityID == "") && g.policy.Reaches(r, g.tls)
 	}
 }

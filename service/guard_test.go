@@ -482,3 +482,11 @@ func TestDenialTellsNothingOfThePort(t *testing.T) {
 		t.Errorf("%d connections were opened", opened)
 	}
 }
+
+// connectTo has every connection go to one address, whichever is dialed.
+func connectTo(addr netip.AddrPort) func(context.Context, netip.AddrPort) (net.Conn, error) {
+	return func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", addr.String())
+	}
+}

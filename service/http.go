@@ -68,7 +68,11 @@ func (s *Service) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Has("verbose") {
 		s.reloads.describe(w, s.config.Source)
-		describeMode(w, s.current.Load().config)
+		g := s.current.Load()
+		describeMode(w, g.config)
+		if n := len(g.credentials.Awaited()); n > 0 {
+			fmt.Fprintf(w, "next_files_absent: %d\n", n) // whose, the log says
+		}
 	}
 }
 

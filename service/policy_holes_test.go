@@ -29,9 +29,9 @@ func TestFileWithoutRules(t *testing.T) {
 	}
 	s.write(t, "mode: open\n")
 	s.look()
-	for url, allowed := range map[string]bool{"https://example.com:8443/": true, "http://10.0.0.1/": false} {
+	for url, allowed := range map[string]bool{"https://example.com/": true, "https://example.com:8443/": false, "http://10.0.0.1/": false} {
 		e, err := s.policy.Explain(within(t), &fetchgatev1.ExplainRequest{Request: get(url).Request})
-		if err != nil || e.GetAllowed() != allowed {
+		if err != nil || e.GetGoesAhead() != allowed {
 			t.Errorf("%s in mode open: %v, %v", url, e, err)
 		}
 	}

@@ -97,6 +97,7 @@ func (s *Service) prepare(next *config.Loaded) (*generation, error) {
 // replace has g take the place of last: for new RPCs at once, for those under
 // way as far as g denies what they are about.
 func (s *Service) replace(ctx context.Context, last, g *generation) {
+	s.refreshTLS() // g may be there for lists of revoked certificates
 	s.enforce(g)
 	waiting := g.config.WaitForRestart(s.config)
 	s.announce(g, waiting)

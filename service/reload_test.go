@@ -126,31 +126,62 @@ func opening(grace string, upstreams ...*fetchtest.Upstream) string {
 	return text
 }
 
-// TestReloadsUnderLoad: each configuration has its own caller, rule and timeout;
-// a fetch that saw two of them would be denied, or tell so.
+// TestReloadsUnderLoad: each configuration has its own rule, field and timeout, and
+// the caller stays: no fetch fails, and none sees two of them, in its report or at
+// the upstream, on either of its hops.
 func TestReloadsUnderLoad(t *testing.T) {
 	reloads := 50
 	if !testing.Short() {
 		reloads = 1000
 	}
 	u := fetchtest.NewServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		field := r.Header.Get("X-Generation")
 		if r.URL.Path == "/" {
-			http.Redirect(w, r, "/arrived", http.StatusFound)
+			http.Redirect(w, r, "/arrived?"+field, http.StatusFound)
+			return
 		}
+		fmt.Fprintf(w, "%s %s", r.URL.RawQuery, field)
 	}), nil)
 	yaml := func(n int) string {
 		return fmt.Sprintf(`
 audit: {sink: none}
-reload: {revoke_grace: 60s}
-callers: [{name: c%[1]d, dangerous_anonymous: true}]
-rules: [{name: r%[1]d, callers: [c%[1]d], origins: [%[2]q], dangerous_allow_loopback: true}]
-limits: {timeouts: {total: %[1]dms}}
-`, 20_000+n, fetchtest.OriginOf(u))
+reload: {revoke_grace: 0s}
+callers: [{name: load, dangerous_anonymous: true}]
+rules: [{name: r%[1]d, callers: [load], origins: [%[2]q], dangerous_allow_loopback: true, set_fields: {X-Generation: "%[1]d"}}]
+limits: {timeouts: {total: %[3]dms}}
+`, n, fetchtest.OriginOf(u), 20_000+n)
 	}
 	s := reloading(t, yaml(1))
+	load := loadReloads(t, s, u.URL("/"))
+	for n := 2; n <= reloads+1; n++ {
+		s.change(t, yaml(n))
+		eventually(t, func() error {
+			if t.Failed() || load.newest.Load() >= int64(n) {
+				return nil
+			}
+			return fmt.Errorf("no fetch under generation %d", n)
+		})
+	}
+	load.end()
+	t.Logf("%d reloads, %d fetches", reloads, load.fetches.Load())
+	if got := s.inForce(t); got.GetGeneration() != int64(reloads+1) || got.GetConfigSha256() != digestOf(yaml(reloads+1)) {
+		t.Errorf("in force is %v", got)
+	}
+}
+
+// reloadLoad are fetches that go on while configurations change.
+type reloadLoad struct {
+	fetches, newest atomic.Int64 // how many, and the newest generation of one
+	end             func()
+}
+
+// loadReloads fetches url of TestReloadsUnderLoad with eight at once until end.
+func loadReloads(t *testing.T, s *reloadable, url string) *reloadLoad {
+	l := &reloadLoad{}
 	var all sync.WaitGroup
-	var fetches, newest atomic.Int64
 	stop := make(chan struct{})
+	l.end = sync.OnceFunc(func() { close(stop); all.Wait() })
+	t.Cleanup(l.end)
 	for range 8 {
 		all.Go(func() {
 			for {
@@ -159,66 +190,57 @@ limits: {timeouts: {total: %[1]dms}}
 					return
 				default:
 				}
-				a, err := whole(t.Context(), s, &request{
-					Request: &fetchgatev1.HttpRequest{Url: u.URL("/")},
-					Options: &fetchgatev1.FetchOptions{Report: full()},
-				})
-				if err == nil && a.failure.GetReason() == fetchgatev1.FailureReason_FAILURE_REASON_WITHDRAWN {
-					continue // the change came between its hops
-				}
+				m := get(url)
+				m.Options.Report = full()
+				a, err := whole(t.Context(), s, m)
 				if err != nil || a.failure != nil {
-					t.Errorf("fetch %d failed: %v, %v", fetches.Load(), err, a)
+					t.Errorf("fetch %d failed: %v, %v", l.fetches.Load(), err, a)
 					return
 				}
-				if seen := generations(a.report); len(seen) != 1 {
+				if seen := generations(a); len(seen) != 1 {
 					t.Errorf("a fetch saw the generations %v", seen)
 				}
-				fetches.Add(1)
+				l.fetches.Add(1)
 				for g := a.report.GetGeneration(); ; {
-					if n := newest.Load(); n >= g || newest.CompareAndSwap(n, g) {
+					if n := l.newest.Load(); n >= g || l.newest.CompareAndSwap(n, g) {
 						break
 					}
 				}
 			}
 		})
 	}
-	for n := 2; n <= reloads+1; n++ {
-		s.change(t, yaml(n))
-		eventually(t, func() error {
-			if t.Failed() || newest.Load() >= int64(n) {
-				return nil
-			}
-			return fmt.Errorf("no fetch under generation %d", n)
-		})
-	}
-	close(stop)
-	all.Wait()
-	t.Logf("%d reloads, %d fetches", reloads, fetches.Load())
-	if got := s.inForce(t); got.GetGeneration() != int64(reloads+1) || got.GetConfigSha256() != digestOf(yaml(reloads+1)) {
-		t.Errorf("in force is %v", got)
-	}
+	return l
 }
 
-// generations are all that a report of TestReloadsUnderLoad tells of.
-func generations(r *fetchgatev1.FetchReport) map[int64]bool {
-	seen := map[int64]bool{r.GetGeneration(): true}
-	note := func(rule string) {
-		var n int64
-		fmt.Sscanf(rule, "r%d", &n)
-		seen[n-20_000] = true
+// generations are all that an answer of TestReloadsUnderLoad tells of; -1 stands
+// for what cannot be read.
+func generations(a *answer) map[int64]bool {
+	seen := map[int64]bool{a.report.GetGeneration(): true}
+	note := func(text, form string, times int) {
+		numbers := make([]int64, times)
+		into := make([]any, times)
+		for i := range numbers {
+			numbers[i] = -1
+			into[i] = &numbers[i]
+		}
+		fmt.Sscanf(text, form, into...)
+		for _, n := range numbers {
+			seen[n] = true
+		}
 	}
-	note(r.GetRule())
+	note(string(a.body), "%d %d", 2)
+	note(a.report.GetRule(), "r%d", 1)
 	hops := 0
-	for _, a := range r.GetAttempts() {
-		for _, h := range a.GetHops() {
-			note(h.GetRule())
+	for _, attempt := range a.report.GetAttempts() {
+		for _, h := range attempt.GetHops() {
+			note(h.GetRule(), "r%d", 1)
 			hops++
 		}
 	}
 	if hops != 2 {
 		seen[-1] = true
 	}
-	seen[r.GetLimits().GetTotal().AsDuration().Milliseconds()-20_000] = true
+	seen[a.report.GetLimits().GetTotal().AsDuration().Milliseconds()-20_000] = true
 	return seen
 }
 

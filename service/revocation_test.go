@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -40,6 +41,48 @@ func TestRevokedProofs(t *testing.T) {
 			}
 			events := receiving(ctx, t, s, u)
 			s.change(t, yaml(c.after))
+			if !c.ends {
+				close(release)
+			}
+			summary, n, err := rest(events)
+			withdrawn := summary.GetFailure().GetReason() == fetchgatev1.FailureReason_FAILURE_REASON_WITHDRAWN
+			if err != nil || withdrawn != c.ends || !c.ends && n != len("world") {
+				t.Errorf("it ends with %v, %d bytes, %v", summary.GetFailure(), n, err)
+			}
+		})
+	}
+}
+
+// TestRevokedClaims: a stream ends whose caller's JWT would not be one of the new
+// configuration, and no other; new keys of its issuer end none.
+func TestRevokedClaims(t *testing.T) {
+	for name, c := range map[string]struct {
+		issuer, jwt string
+		keys, ends  bool
+	}{
+		"nothing but a limit":       {"audiences: [fetchgate]", "subject: batch", false, false},
+		"a claim that it has":       {"audiences: [fetchgate]", "subject: batch, claims: {env: prod}", false, false},
+		"a claim that it has not":   {"audiences: [fetchgate]", "subject: batch, claims: {env: test}", false, true},
+		"another subject":           {"audiences: [fetchgate]", "subject: other", false, true},
+		"another audience":          {"audiences: [elsewhere]", "subject: batch", false, true},
+		"the issuer has other keys": {"audiences: [fetchgate]", "subject: batch", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			u := streaming(t, release)
+			keys, signer := filepath.Join(t.TempDir(), "keys.json"), newJWTKey(t, "first")
+			replaceKeys(t, keys, signer)
+			yaml := func(issuer, jwt string) string {
+				return fmt.Sprintf("jwt_issuers: [{name: corp, issuer: \"https://issuer.example\", jwks_file: %q, %s}]\ncallers: [{name: batch, jwts: [{issuer: corp, %s}]}]\n", keys, issuer, jwt) +
+					opening("0s", u)
+			}
+			s := reloading(t, yaml("audiences: [fetchgate]", "subject: batch"))
+			token := signer.sign(t, map[string]any{"sub": "batch", "env": "prod"})
+			events := receiving(metadata.AppendToOutgoingContext(within(t), "authorization", "Bearer "+token), t, s, u)
+			if c.keys {
+				replaceKeys(t, keys, newJWTKey(t, "second"))
+			}
+			s.change(t, yaml(c.issuer, c.jwt)+"limits: {max_attempts: 2}\n")
 			if !c.ends {
 				close(release)
 			}

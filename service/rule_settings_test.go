@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -49,10 +50,10 @@ func TestRulesSetAndRemoveFields(t *testing.T) {
 	second := fetchtest.NewRecorder(t, fetchtest.RecorderOptions{})
 	first := leads(t, second.URL("/end"))
 	gate := ruled(t, first, second,
-		"    set_fields: {X-Team: shop, X-Env: live}\n    remove_fields: [x-internal, authorization]\n", "    remove_fields: [X-Team]\n")
+		"    set_fields: {X-Team: shop, X-Env: live}\n    remove_fields: [x-internal, authorization]\n    allow_underscore_fields: true\n", "    remove_fields: [X-Team]\n")
 	for _, rpc := range rpcs {
 		m := get(first.URL("/"))
-		m.Request.Headers = append(headers("x-team", "mine"), append(headers("X-Internal", "1"), headers("X-Other", "2")...)...)
+		m.Request.Headers = append(headers("x-team", "mine"), append(headers("X-Internal", "1"), append(headers("X-Other", "2"), append(headers("X_Team", "forged"), headers("x_internal", "forged")...)...)...)...)
 		m.Options = &fetchgatev1.FetchOptions{Redirect: &fetchgatev1.RedirectPolicy{KeepFields: []string{"X-Team", "X-Internal", "X-Other"}}}
 		if a, err := rpc.call(within(t), gate, m); err != nil || a.head.GetStatus() != 200 {
 			t.Fatalf("%s: %v, %v", rpc.name, a, err)
@@ -61,6 +62,9 @@ func TestRulesSetAndRemoveFields(t *testing.T) {
 	for i, r := range first.Requests() {
 		if valuesOf(r, "X-Team") != "shop" || valuesOf(r, "X-Env") != "live" || valuesOf(r, "X-Internal") != "" || valuesOf(r, "X-Other") != "2" {
 			t.Errorf("request %d of the first rule has %v", i, r.Fields)
+		}
+		if bytes.Contains(r.Raw, []byte("forged")) {
+			t.Errorf("request %d has fields that servers take for the rule's: %q", i, r.Raw)
 		}
 	}
 	for i, r := range second.Requests() {

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +65,8 @@ type Service struct {
 	// config and limits are those of the start: what is read once is of them.
 	config *config.Loaded
 	limits fetch.Limits
+	// userAgent is what fetchgate calls itself.
+	userAgent string
 	// grpcAddress is where the API was asked to listen.
 	grpcAddress string
 	// current is the one configuration in force.
@@ -83,10 +84,15 @@ type Service struct {
 	health    *health.Server
 	grpc      *grpc.Server
 	http      *http.Server
-	listeners struct {
+	// ownAddresses are the listeners that no fetch may reach.
+	ownAddresses []netip.AddrPort
+	listeners    struct {
 		grpc *listener.Listener
+		unix *listener.Listener // nil: none
 		http net.Listener
 	}
+	// tls is that of listeners.grpc; nil: it has none.
+	tls   listenerTLS
 	ready atomic.Bool
 	// watching ends the RPCs that only watch the service, when it drains.
 	watching   context.Context
@@ -97,13 +103,14 @@ type Service struct {
 // error says what to mend in the configuration or on the machine.
 func New(o Options) (*Service, error) {
 	o = withDefaults(o)
-	s := &Service{config: o.Config, log: o.Log, limits: limitsOf(o.Config), grpcAddress: o.GRPCAddress, ticks: o.Ticks}
+	s := &Service{config: o.Config, log: o.Log, limits: limitsOf(o.Config), userAgent: "fetchgate/" + o.Version, grpcAddress: o.GRPCAddress, ticks: o.Ticks}
 	s.watching, s.endWatches = context.WithCancel(context.Background())
 	if err := s.listen(o); err != nil {
 		return nil, err
 	}
 	if err := s.build(o); err != nil {
 		s.closeListeners()
+		s.closeTLS()
 		s.endRecord()
 		return nil, err
 	}
@@ -138,10 +145,15 @@ func (s *Service) listen(o Options) error {
 		return fmt.Errorf("cannot listen for gRPC: %w; choose another address with --grpc-address", err)
 	}
 	s.listeners.grpc = s.admit(callers, o)
+	if err := s.listenUnix(o.Config); err != nil {
+		s.closeListeners()
+		return err
+	}
 	if s.listeners.http, err = net.Listen(network(o.HTTPAddress), o.HTTPAddress); err != nil {
 		s.closeListeners()
 		return fmt.Errorf("cannot listen for HTTP: %w; choose another address with --http-address", err)
 	}
+	s.ownAddresses = []netip.AddrPort{addrPort(s.listeners.grpc), addrPort(s.listeners.http)}
 	return nil
 }
 
@@ -156,6 +168,9 @@ func network(address string) string {
 func (s *Service) closeListeners() {
 	if s.listeners.grpc != nil {
 		s.listeners.grpc.Close()
+	}
+	if s.listeners.unix != nil {
+		s.listeners.unix.Close()
 	}
 	if s.listeners.http != nil {
 		s.listeners.http.Close()
@@ -187,7 +202,7 @@ func (s *Service) build(o Options) error {
 	}
 	s.engine = engine.New(t, first.policy, budget)
 	s.server = server.New(s.engine, server.Options{
-		UserAgent: "fetchgate/" + o.Version,
+		UserAgent: s.userAgent,
 		Pinned:    func(ctx context.Context) *server.Snapshot { return s.pinned(ctx).fetches },
 		InForce:   s.reloads.told,
 		Admission: s.admission,
@@ -199,8 +214,9 @@ func (s *Service) build(o Options) error {
 	s.announce(first, nil)
 	s.health = health.NewServer()
 	s.health.SetServingStatus(fetchgatev1.FetchService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	s.grpc = s.newGRPC(metrics, secured)
-	s.server.Register(s.grpc)
+	around := s.aroundUnary(metrics)
+	s.grpc = s.newGRPC(metrics, s.withUnix(secured), around)
+	s.server.Register(s.grpc, around)
 	registerHealth(s.grpc, s.health)
 	if isLoopback(s.listeners.grpc.Addr()) {
 		registerReflection(s.grpc)
@@ -211,9 +227,7 @@ func (s *Service) build(o Options) error {
 }
 
 // own are the listeners that no fetch may reach.
-func (s *Service) own() []netip.AddrPort {
-	return []netip.AddrPort{addrPort(s.listeners.grpc), addrPort(s.listeners.http)}
-}
+func (s *Service) own() []netip.AddrPort { return s.ownAddresses }
 
 func addrPort(l net.Listener) netip.AddrPort {
 	tcp, ok := l.Addr().(*net.TCPAddr)
@@ -238,33 +252,32 @@ func CompilePolicy(c *config.Loaded, own func() []netip.AddrPort) (*policy.Polic
 	if rules == nil && c.IsFile() {
 		rules = []*configv1.Rule{}
 	}
-	p, err := policy.Compile(rules, policy.Options{Own: own, Locate: c.Locate, Mode: c.Config.GetMode()})
+	p, err := policy.Compile(rules, policy.Options{Own: own, Locate: c.Locate, Mode: c.Config.GetMode(), TLSProfiles: c.TLSProfiles()})
 	if err == nil {
 		return p, nil
 	}
-	return nil, errors.New(strings.Join(located(c, err), "\n"))
+	return nil, c.Refuse(faults(err))
 }
 
-// located puts its place in the configuration in front of each error of a rule.
-func located(c *config.Loaded, err error) []string {
+// faults are what a compiler finds wrong with settings.
+func faults(err error) []config.Problem {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		var lines []string
+		var all []config.Problem
 		for _, e := range several.Unwrap() {
-			lines = append(lines, located(c, e)...)
+			all = append(all, faults(e)...)
 		}
-		return lines
+		return all
 	}
-	var wrong *policy.RuleError
-	if errors.As(err, &wrong) {
-		return []string{c.Locate(wrong.Path) + ": " + wrong.Path + ": " + wrong.Message}
+	if rule, ok := errors.AsType[*policy.RuleError](err); ok {
+		return []config.Problem{{Path: rule.Path, Message: rule.Message}}
 	}
 	if file, ok := errors.AsType[*caller.FileError](err); ok {
-		return []string{c.Locate(file.Path) + ": " + file.Path + ": " + file.Message}
+		return []config.Problem{{Path: file.Path, Message: file.Message}}
 	}
 	if setting, ok := errors.AsType[*credential.SettingError](err); ok {
-		return []string{c.Locate(setting.Path) + ": " + setting.Path + ": " + setting.Message}
+		return []config.Problem{{Path: setting.Path, Message: setting.Message}}
 	}
-	return []string{err.Error()}
+	return []config.Problem{{Message: err.Error()}}
 }
 
 // GRPCAddress is where the API listens.
@@ -280,8 +293,12 @@ func (s *Service) Rules() []string { return s.current.Load().policy.Describe() }
 // flight may go on for the configured grace.
 func (s *Service) Serve(ctx context.Context) error {
 	s.ready.Store(true)
-	s.log.Info("listening", "grpc", s.GRPCAddress(), "http", s.HTTPAddress(),
-		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous(), "not_enforced", s.config.NotEnforced())
+	at := []any{"grpc", s.GRPCAddress()}
+	if path := s.UnixAddress(); path != "" {
+		at = append(at, "unix", path)
+	}
+	s.log.Info("listening", append(at, "http", s.HTTPAddress(),
+		"config", s.config.Source, "generation", s.config.Generation, "dangerous", s.config.Dangerous(), "not_enforced", s.config.NotEnforced())...)
 	// The end of ctx and the failure of a listener both end what is left.
 	running, ended := errgroup.WithContext(ctx)
 	running.Go(func() error {
@@ -294,12 +311,13 @@ func (s *Service) Serve(ctx context.Context) error {
 		return nil
 	})
 	running.Go(func() error {
-		// A service that is stopped before it answers has nothing to drain.
-		if err := s.grpc.Serve(s.listeners.grpc); !errors.Is(err, grpc.ErrServerStopped) {
-			return err
-		}
+		s.renewKeys(ended)
 		return nil
 	})
+	running.Go(func() error { return s.serveCallers(s.listeners.grpc) })
+	if s.listeners.unix != nil {
+		running.Go(func() error { return s.serveCallers(s.listeners.unix) })
+	}
 	running.Go(func() error {
 		if err := s.http.Serve(s.listeners.http); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -307,6 +325,14 @@ func (s *Service) Serve(ctx context.Context) error {
 		return nil
 	})
 	return running.Wait()
+}
+
+func (s *Service) serveCallers(l net.Listener) error {
+	// A service that is stopped before it answers has nothing to drain.
+	if err := s.grpc.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
 }
 
 // lastWord is how long fetches that a drain has cut have to tell their callers.
@@ -328,12 +354,14 @@ func (s *Service) stop(told bool) {
 	cut := time.AfterFunc(grace, func() {
 		s.log.Warn("the grace is over: cutting the fetches in flight", "grace", grace.String(), "in_flight", s.inFlight())
 		s.engine.Drain()
+		s.recorder.Unblock()
 	})
 	kill := time.AfterFunc(grace+lastWord, s.grpc.Stop)
 	s.grpc.GracefulStop()
 	cut.Stop()
 	kill.Stop()
 	s.server.Wait()
+	s.closeTLS()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

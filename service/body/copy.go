@@ -56,12 +56,25 @@ type Copied struct {
 //   - ReasonTooManyCodings: there are more than plan.MaxCodings.
 //   - ReasonBodyTooSlow: see Options.MinThroughput.
 //
+// If the body has a method Buffered() int, so many bytes of it can be read without
+// waiting.
+//
 // A body without a byte is empty under every coding (RFC 9110 section 9.3.2).
 func Copy(sink fetch.Sink, resp *fetch.Response, plan fetch.ResponsePlan, opts Options) (Copied, error) {
 	defer resp.Body.Close()
-	w := &wire{body: resp.Body, meter: newMeter(opts.MinThroughput, opts.Stop)}
+	ends := &struct { // in one allocation
+		wire
+		meter
+		outlet
+	}{}
+	w, out := &ends.wire, &ends.outlet
+	w.body = resp.Body
+	if opts.MinThroughput.Bytes > 0 && opts.MinThroughput.Over > 0 && !isThere(resp) {
+		w.meter = &ends.meter
+		w.meter.open(opts.MinThroughput, opts.Stop)
+	}
 	defer w.meter.close()
-	out := newOutlet(sink, plan, opts.KeepChunks)
+	out.open(sink, plan, opts.KeepChunks)
 	defer out.leave()
 	codings := undone(resp.Fields, plan)
 
@@ -81,6 +94,12 @@ func Copy(sink fetch.Sink, resp *fetch.Response, plan fetch.ResponsePlan, opts O
 		err = sinkErr
 	}
 	return Copied{WireBytes: w.size, BodyBytes: out.given, Codings: codings}, err
+}
+
+// isThere tells that all of the body came with the head: no byte is waited for.
+func isThere(resp *fetch.Response) bool {
+	b, ok := resp.Body.(interface{ Buffered() int })
+	return ok && resp.Length >= 0 && int64(b.Buffered()) >= resp.Length
 }
 
 // pass hands the bytes of w to out as they are.

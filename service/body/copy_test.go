@@ -67,6 +67,7 @@ func (s *script) Read(p []byte) (int, error) {
 }
 
 func (s *script) Close() error { s.closed = true; return nil }
+func (s *script) Cut()         {}
 
 // copyScript copies a body of these steps.
 func copyScript(sink fetch.Sink, opts body.Options, steps ...step) error {
@@ -238,6 +239,7 @@ func (e *endless) ReadChunk(get func() []byte) ([]byte, bool, error) {
 
 func (e *endless) Read(p []byte) (int, error) { return 0, errors.ErrUnsupported }
 func (e *endless) Close() error               { return nil }
+func (e *endless) Cut()                       {}
 
 func TestBodyOver4GiB(t *testing.T) {
 	const size = 4<<30 + 1

@@ -41,11 +41,9 @@ type outlet struct {
 	beyond [1]byte // room for the byte that is too many
 }
 
-func newOutlet(sink fetch.Sink, plan fetch.ResponsePlan, keepChunks bool) *outlet {
-	return &outlet{
-		sink: sink, plan: plan, keepChunks: keepChunks,
-		lock: make(chan struct{}, 1), left: plan.MaxBodyBytes,
-	}
+func (o *outlet) open(sink fetch.Sink, plan fetch.ResponsePlan, keepChunks bool) {
+	o.sink, o.plan, o.keepChunks = sink, plan, keepChunks
+	o.lock, o.left = make(chan struct{}, 1), plan.MaxBodyBytes
 }
 
 // room lends an empty slice with room for the next bytes, until fill.

@@ -106,6 +106,8 @@ func (b *wireBody) ReadChunk(get func() []byte) ([]byte, bool, error) {
 	return room[:n], false, err
 }
 
+func (b *wireBody) Cut() {}
+
 func (b *wireBody) Close() error {
 	b.closed = true
 	if c, ok := b.from.(io.Closer); ok {

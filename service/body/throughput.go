@@ -32,12 +32,7 @@ type meter struct {
 	armed bool
 }
 
-func newMeter(min fetch.Throughput, stop context.CancelCauseFunc) *meter {
-	if min.Bytes <= 0 || min.Over <= 0 {
-		return nil
-	}
-	return &meter{min: min, stop: stop}
-}
+func (m *meter) open(min fetch.Throughput, stop context.CancelCauseFunc) { m.min, m.stop = min, stop }
 
 // begin starts the clock.
 func (m *meter) begin() {

@@ -96,7 +96,9 @@ func (j *Jar) Store(from fetch.Destination, fields []fetch.Field, now time.Time)
 // cookie goes there. It is legal as a field's value (RFC 9110 section 5.5),
 // whatever was stored.
 func (j *Jar) Value(to fetch.Destination, now time.Time) []byte {
-	j.expire(now)
+	if j.expire(now); len(j.cookies) == 0 {
+		return nil
+	}
 	path := requestPath(to)
 	var sent []fetch.Cookie
 	for _, c := range j.cookies {

@@ -120,9 +120,9 @@ func TestNothingIsPrinted(t *testing.T) {
 	}
 	inside := []any{credential.NewSecret([]byte(secret)), struct{ s credential.Secret }{credential.NewSecret([]byte(secret))}, store, *store}
 	for _, c := range all {
-		inside = append(inside, c, c.Proof(), []fetch.Credential{c}, struct{ c fetch.Credential }{c}, struct{ P fetch.Proof }{c.Proof()}, &fetch.Plan{Credentials: all, Held: store})
+		inside = append(inside, c, c.Proof(fetch.Origin{}), []fetch.Credential{c}, struct{ c fetch.Credential }{c}, struct{ P fetch.Proof }{c.Proof(fetch.Origin{})}, &fetch.Plan{Credentials: all, Held: store})
 		var sent fetch.Request
-		if err := c.Proof().Apply(&sent); err != nil {
+		if err := c.Proof(fetch.Origin{}).Apply(&sent); err != nil {
 			t.Fatal(err)
 		}
 		inside = append(inside, sent.Route)
@@ -167,7 +167,7 @@ func TestProofs(t *testing.T) {
 		"header":     `/?a=b X-Auth: a="` + canary + `"`,
 	} {
 		r := fetch.Request{Target: []byte("/?a=b")}
-		p := store.Named(name).Proof()
+		p := store.Named(name).Proof(fetch.Origin{})
 		if err := p.Apply(&r); err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestProofs(t *testing.T) {
 		}
 	}
 	var r fetch.Request
-	if err := store.Named("certificate").Proof().Apply(&r); err != nil || r.Route.TLS.Identity.Certificate() == nil || len(r.Route.TLS.IdentityID) != 64 {
+	if err := store.Named("certificate").Proof(fetch.Origin{}).Apply(&r); err != nil || r.Route.TLS.Identity.Certificate() == nil || len(r.Route.TLS.IdentityID) != 64 {
 		t.Errorf("the certificate is not in the route: %v", err)
 	}
 	if r.Route.Sealed(secure).Key == (fetch.Route{}).Sealed(secure).Key {
@@ -190,7 +190,7 @@ func TestProofs(t *testing.T) {
 
 // TestEchoes: every spelling is taken out, and the rest stays.
 func TestEchoes(t *testing.T) {
-	p := newStore(t, nil, nil, bearer("b", file(written(t, canary)))).Named("b").Proof()
+	p := newStore(t, nil, nil, bearer("b", file(written(t, canary)))).Named("b").Proof(fetch.Origin{})
 	for _, echo := range []string{
 		canary, "Bearer " + canary, base64.StdEncoding.EncodeToString([]byte(canary)), base64.RawURLEncoding.EncodeToString([]byte(canary)),
 		url.QueryEscape(canary), strings.ToLower(url.QueryEscape(canary)), hex.EncodeToString([]byte(canary)),
@@ -221,7 +221,7 @@ func TestStrip(t *testing.T) {
 		"/?a=b&%6bey=cnry%2dsecret%2bvalue&c=d": "/?a=b&c=d",
 		"/?key=other":                           "/?key=other",
 	} {
-		if got := store.Named("query-key").Proof().Strip(fetch.Destination{Origin: secure, Target: target}); got.Target != want {
+		if got := store.Named("query-key").Proof(fetch.Origin{}).Strip(fetch.Destination{Origin: secure, Target: target}); got.Target != want {
 			t.Errorf("%s becomes %s, want %s", target, got.Target, want)
 		}
 	}
@@ -236,21 +236,22 @@ func TestRotation(t *testing.T) {
 	m := bearer("b", &configv1.Secret{Source: &configv1.Secret_File{File: now}, NextFile: soon})
 	s := newStore(t, nil, slog.New(slog.NewTextHandler(&log, nil)), m)
 	c := s.Named("b")
-	wantVersion(t, c.Proof(), 1)
-	if other := c.Other(c.Proof()); other != nil {
+	wantVersion(t, c.Proof(fetch.Origin{}), 1)
+	if other := c.Other(c.Proof(fetch.Origin{})); other != nil {
 		t.Errorf("there is another proof, version %d, without a next file", other.Version())
 	}
 	rewrite(t, soon, "second-token")
 	refresh(t, s)
-	wantVersion(t, c.Proof(), 1)
-	wantVersion(t, c.Other(c.Proof()), 2)
-	c.Taken(c.Other(c.Proof()))
-	wantVersion(t, c.Proof(), 2) // what an upstream took is sent first
-	wantVersion(t, c.Other(c.Proof()), 1)
+	wantVersion(t, c.Proof(fetch.Origin{}), 1)
+	wantVersion(t, c.Other(c.Proof(fetch.Origin{})), 2)
+	c.Taken(c.Other(c.Proof(fetch.Origin{})), fetch.Origin{})
+	wantVersion(t, c.Proof(fetch.Origin{}), 2) // what an upstream took is sent first
+	wantVersion(t, c.Other(c.Proof(fetch.Origin{})), 1)
+	wantVersion(t, c.Proof(secure), 1) // of another origin nothing is known
 	rewrite(t, now, "second-token")
 	refresh(t, s)
-	wantVersion(t, c.Proof(), 2)
-	if c.Other(c.Proof()) != nil {
+	wantVersion(t, c.Proof(fetch.Origin{}), 2)
+	if c.Other(c.Proof(fetch.Origin{})) != nil {
 		t.Error("the secret is the next one too")
 	}
 	for _, bad := range []string{"", " \n", "two\nlines", strings.Repeat("x", 17<<10)} {
@@ -258,14 +259,14 @@ func TestRotation(t *testing.T) {
 		if err := s.Refresh(); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
-		wantVersion(t, c.Proof(), 2)
+		wantVersion(t, c.Proof(fetch.Origin{}), 2)
 	}
 	rewrite(t, now, "third-token")
 	refresh(t, s)
-	wantVersion(t, c.Proof(), 3)
+	wantVersion(t, c.Proof(fetch.Origin{}), 3)
 	next := newStore(t, s, nil, m)
-	wantVersion(t, next.Named("b").Proof(), 3)
-	wantVersion(t, next.Named("b").Other(next.Named("b").Proof()), 2)
+	wantVersion(t, next.Named("b").Proof(fetch.Origin{}), 3)
+	wantVersion(t, next.Named("b").Other(next.Named("b").Proof(fetch.Origin{})), 2)
 	if text := log.String(); strings.Contains(text, "-token") || !strings.Contains(text, "version=3") {
 		t.Errorf("the log says %s", text)
 	}
@@ -363,5 +364,46 @@ func TestParseRefuses(t *testing.T) {
 		if _, err := credential.Parse(token("cnry"), fetch.Origin{Scheme: "http", Host: host, Port: 80}); err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
+	}
+}
+
+// TestAwaitedNext: a next_file that is not there is said once at load, and when it
+// comes or goes; a name that is wrong looks no other.
+func TestAwaitedNext(t *testing.T) {
+	var log bytes.Buffer
+	soon := filepath.Join(t.TempDir(), "next")
+	list := []*configv1.HeldCredential{
+		bearer("a", &configv1.Secret{Source: &configv1.Secret_File{File: written(t, "first-token")}, NextFile: soon}),
+		bearer("b", file(written(t, "other-token"))),
+	}
+	said := func(words string, times int) {
+		t.Helper()
+		if text := log.String(); strings.Count(text, words) != times || strings.Count(text, "credential=b") != 0 {
+			t.Errorf("%q is said %d times, want %d:\n%s", words, strings.Count(text, words), times, text)
+		}
+	}
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	s := newStore(t, nil, logger, list...)
+	said("next_file of a credential is not there", 1)
+	said(soon, 1)
+	refresh(t, s)
+	s = newStore(t, s, logger, list...)
+	said("next_file of a credential is not there", 1)
+	if got := s.Awaited(); len(got) != 1 || got[0] != (credential.Awaited{Credential: "a", File: soon}) {
+		t.Errorf("awaited are %v", got)
+	}
+	rewrite(t, soon, "first-token") // the one that is in force already
+	refresh(t, s)
+	said("next_file of a credential is there now", 1)
+	if got := s.Awaited(); len(got) != 0 {
+		t.Errorf("awaited are %v", got)
+	}
+	if err := os.Remove(soon); err != nil {
+		t.Fatal(err)
+	}
+	refresh(t, s)
+	said("next_file of a credential is not there", 2)
+	if got := (*credential.Store)(nil).Awaited(); got != nil {
+		t.Errorf("where there are none, awaited are %v", got)
 	}
 }

@@ -3,6 +3,7 @@ package credential
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,8 @@ type held struct {
 	// read makes the proofs; that of next is nil where there is none, and gives
 	// none while its file is not there.
 	read [sources]func() (*proof, error)
+	// nextFile is where the next secret is read from; empty: there is none.
+	nextFile string
 
 	state atomic.Pointer[state]
 	// looked is when the files were looked at, in nanoseconds.
@@ -47,11 +50,17 @@ type held struct {
 // state is what a held credential proves with. It does not change.
 type state struct {
 	proofs [sources]*proof
-	// prefers tells which was taken last.
-	prefers source
+	// ahead are the origins that took the next one last, at most maxAhead.
+	ahead map[fetch.Origin]bool
 	// last is the newest version of a secret.
 	last int64
+	// awaits tells that the file of the next secret is not there.
+	awaits bool
 }
+
+// maxAhead is how many origins are remembered. One that is forgotten answers 401
+// once more.
+const maxAhead = 1000
 
 var _ fetch.Credential = (*held)(nil)
 
@@ -77,10 +86,10 @@ func (h *held) Fits(who fetch.Caller, method string, to fetch.Destination) bool 
 }
 
 // Proof implements fetch.Credential.
-func (h *held) Proof() fetch.Proof {
+func (h *held) Proof(to fetch.Origin) fetch.Proof {
 	h.look(lookEvery)
 	s := h.state.Load()
-	if p := s.proofs[s.prefers]; p != nil {
+	if p := s.proofs[next]; p != nil && s.ahead[to] {
 		return p
 	}
 	return s.proofs[current]
@@ -102,20 +111,25 @@ func (h *held) Other(p fetch.Proof) fetch.Proof {
 }
 
 // Taken implements fetch.Credential.
-func (h *held) Taken(p fetch.Proof) {
+func (h *held) Taken(p fetch.Proof, by fetch.Origin) {
 	for {
 		s := h.state.Load()
-		prefers := current
-		if n := s.proofs[next]; n != nil && n.version == p.Version() {
-			prefers = next
-		}
-		if s.prefers == prefers {
+		n := s.proofs[next]
+		isNext := n != nil && n.version == p.Version()
+		if s.ahead[by] == isNext {
 			return
 		}
 		changed := *s
-		changed.prefers = prefers
+		changed.ahead = map[fetch.Origin]bool{}
+		if len(s.ahead) < maxAhead {
+			maps.Copy(changed.ahead, s.ahead)
+		}
+		delete(changed.ahead, by)
+		if isNext {
+			changed.ahead[by] = true
+		}
 		if h.state.CompareAndSwap(s, &changed) {
-			h.log.Info("an upstream takes another secret of a credential", "credential", h.name, "version", p.Version())
+			h.log.Info("an upstream takes another secret of a credential", "credential", h.name, "origin", by.String(), "version", p.Version())
 			return
 		}
 	}
@@ -143,13 +157,27 @@ func (h *held) refresh() error {
 		return err
 	}
 	h.failing.Store(nil)
-	if after.last == before.last && after.proofs == before.proofs {
+	isSame := after.last == before.last && after.proofs == before.proofs
+	if isSame && after.awaits == before.awaits || !h.state.CompareAndSwap(before, after) {
 		return nil
 	}
-	if h.state.CompareAndSwap(before, after) {
+	h.tellNext(before, after)
+	if !isSame {
 		h.log.Info("the secrets of a credential have changed", "credential", h.name, "version", after.proofs[current].version)
 	}
 	return nil
+}
+
+// tellNext tells that the file of the next secret has come or gone since before,
+// which may be nil. That it is not there is no fault: it can be a wrong name.
+func (h *held) tellNext(before, after *state) {
+	was := before != nil && before.awaits
+	switch {
+	case after.awaits && !was:
+		h.log.Info("the next_file of a credential is not there; it is read as soon as it is", "credential", h.name, "file", h.nextFile)
+	case was && !after.awaits:
+		h.log.Info("the next_file of a credential is there now", "credential", h.name, "file", h.nextFile)
+	}
 }
 
 // load returns the state after before, which may be nil: a secret that was there
@@ -167,6 +195,7 @@ func (h *held) load(before *state) (*state, error) {
 		if err != nil {
 			return nil, err
 		}
+		after.awaits = p == nil
 		if p == nil || source(of) == next && p.same(after.proofs[current]) {
 			continue
 		}
@@ -179,7 +208,7 @@ func (h *held) load(before *state) (*state, error) {
 		after.proofs[of] = p
 	}
 	if before != nil && after.proofs == before.proofs {
-		after.prefers = before.prefers
+		after.ahead = before.ahead
 	}
 	return after, nil
 }

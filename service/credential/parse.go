@@ -178,13 +178,13 @@ func (i *inline) Fits(_ fetch.Caller, _ string, to fetch.Destination) bool {
 }
 
 // Proof implements fetch.Credential.
-func (i *inline) Proof() fetch.Proof { return i.made }
+func (i *inline) Proof(fetch.Origin) fetch.Proof { return i.made }
 
 // Other implements fetch.Credential.
 func (*inline) Other(fetch.Proof) fetch.Proof { return nil }
 
 // Taken implements fetch.Credential.
-func (*inline) Taken(fetch.Proof) {}
+func (*inline) Taken(fetch.Proof, fetch.Origin) {}
 
 // String names the kind.
 func (i *inline) String() string { return i.kind + " " + hidden }

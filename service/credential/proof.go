@@ -183,8 +183,9 @@ func (p *proof) isOwn(part string) bool {
 }
 
 // HasParam tells whether a query has a parameter of that name, in any encoding.
+// Old servers also take ';' for what stands between two.
 func HasParam(query, name string) bool {
-	for part := range strings.SplitSeq(query, "&") {
+	for part := range strings.FieldsFuncSeq(query, func(r rune) bool { return r == '&' || r == ';' }) {
 		written, _, _ := strings.Cut(part, "=")
 		if decoded, err := url.QueryUnescape(written); err == nil && decoded == name {
 			return true

@@ -76,6 +76,7 @@ func NewStore(list []*configv1.HeldCredential, o Options) (*Store, error) {
 			continue
 		}
 		h.state.Store(loaded)
+		h.tellNext(before, loaded)
 		h.looked.Store(time.Now().UnixNano())
 		s.named[h.name] = h
 	}
@@ -91,6 +92,26 @@ func (s *Store) Named(name string) fetch.Credential {
 		return nil
 	}
 	return s.named[name]
+}
+
+// Awaited is a next_file that is not there.
+type Awaited struct{ Credential, File string }
+
+// Awaited returns the next_files that are not there, by the names of their
+// credentials: all of them but for the time of a change, and then those whose name
+// is wrong.
+func (s *Store) Awaited() (list []Awaited) {
+	if s == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.named)) {
+		h := s.named[name]
+		h.look(lookEvery)
+		if h.state.Load().awaits {
+			list = append(list, Awaited{name, h.nextFile})
+		}
+	}
+	return list
 }
 
 // Refresh reads every secret again that comes from a file. What cannot be read
@@ -157,8 +178,9 @@ func (h *held) equip(path string, m *configv1.HeldCredential, file func(string) 
 		h.read[current] = func() (*proof, error) { return readProof(k, path+".file", file(at.GetFile())) }
 	}
 	if at.GetNextFile() != "" {
+		h.nextFile = file(at.GetNextFile())
 		h.read[next] = func() (*proof, error) {
-			p, err := readProof(k, path+".next_file", file(at.GetNextFile()))
+			p, err := readProof(k, path+".next_file", h.nextFile)
 			if isAbsent(err) {
 				return nil, nil // nothing is being changed
 			}

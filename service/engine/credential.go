@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -29,9 +30,14 @@ type proving struct {
 	shown []fetch.Proof
 	// names are those of their credentials.
 	names map[fetch.Proof]string
-	// others are the proofs that are tried since an upstream answered 401, by the
-	// name of the credential.
-	others map[string]fetch.Proof
+	// others are the proofs that are tried since an origin answered 401.
+	others map[tried]fetch.Proof
+}
+
+// tried is a credential of the server at an origin.
+type tried struct {
+	name string
+	at   fetch.Origin
 }
 
 // sentProof is a credential with the proof that a hop went with.
@@ -43,8 +49,10 @@ type sentProof struct {
 // Credentials returns those that the first hop of plan goes with, and why policy
 // denies it for them, if it does. Run asks the same for each hop.
 func Credentials(plan *fetch.Plan, d policy.Decision) ([]fetch.CredentialUse, *fetch.Denied) {
-	first := redirect.Hop{Method: plan.Method, Destination: plan.Destination, Fields: plan.Fields}
-	list, uses, denied := choose(plan, first, d, nil, true, map[int]bool{})
+	first := redirect.Hop{
+		Method: plan.Method, Destination: plan.Destination, Fields: plan.Fields, Trailers: plan.Trailers, Body: plan.Source != nil,
+	}
+	list, uses, denied := choose(plan, first, d, nil, chain{isFirst: true})
 	for _, c := range list {
 		uses = append(uses, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), ByRule: c.byRule})
 	}
@@ -55,14 +63,14 @@ func Credentials(plan *fetch.Plan, d policy.Decision) ([]fetch.CredentialUse, *f
 // request's own and the rule's each within its binding. Out of it, the request's
 // deny the first hop. What newest, the credentials of a newer configuration, does
 // not have or binds elsewhere is out of its binding too; nil leaves that out.
-func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, newest fetch.Credentials, isFirst bool, dropped map[int]bool) (list []chosen, left []fetch.CredentialUse, denied *fetch.Denied) {
+func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, newest fetch.Credentials, before chain) (list []chosen, left []fetch.CredentialUse, denied *fetch.Denied) {
 	for i, c := range plan.Credentials {
-		fits := !dropped[i] && fits(plan, newest, c, next)
-		if !fits && isFirst {
+		fits := !before.dropped[i] && fits(plan, newest, c, next)
+		if !fits && before.isFirst {
 			return nil, nil, outOfBinding(c, next, d)
 		}
 		if !fits {
-			dropped[i] = true
+			before.dropped[i] = true
 			left = append(left, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), Dropped: true})
 			continue
 		}
@@ -73,13 +81,13 @@ func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, newest fetch
 		switch {
 		case c == nil: // refused at load
 		case slices.ContainsFunc(list, func(own chosen) bool { return own.Name() == name }):
-		case !fits(plan, newest, c, next):
-			left = append(left, fetch.CredentialUse{Name: name, Kind: c.Kind(), Dropped: true, ByRule: true})
+		case !before.brings(name), !fits(plan, newest, c, next):
+			left = append(left, fetch.CredentialUse{Name: name, Kind: c.Kind(), Dropped: true, ByRule: true, Foreign: !c.For(plan.Caller)})
 		default:
 			list = append(list, chosen{c, true})
 		}
 	}
-	next.Fields = d.Settings.Kept(next.Fields)
+	next.Fields, next.Trailers = d.Settings.Kept(next.Fields), d.Settings.Trailers(next.Trailers)
 	for i, c := range list {
 		why := conflict(plan, next, list[:i], c)
 		if why == "" && d.Settings.Sets(c.Place().Field) {
@@ -90,6 +98,29 @@ func choose(plan *fetch.Plan, next redirect.Hop, d policy.Decision, newest fetch
 		}
 	}
 	return list, left, nil
+}
+
+// chain is what the hops before have to do with the credentials of a hop.
+type chain struct {
+	isFirst bool
+	// away tells that a redirect has led to another origin than the request's.
+	away bool
+	// dropped are the places of the request's own that have been dropped.
+	dropped map[int]bool
+	// sent are those that the hop before went with.
+	sent []sentProof
+}
+
+// chain is that of the hop that has just begun in a.
+func (r *run) chain(a *fetch.Attempt) chain {
+	return chain{isFirst: len(a.Hops) == 1, away: r.away, dropped: r.proving.dropped, sent: r.proving.sent}
+}
+
+// brings tells that a credential that a rule applies may go with the hop: an
+// upstream that leads to another origin must not choose what is said there in
+// the caller's name. It goes on where the hop before went with it.
+func (c chain) brings(name string) bool {
+	return !c.away || slices.ContainsFunc(c.sent, func(s sentProof) bool { return s.Name() == name })
 }
 
 // fits tells that c may go with a hop, by newest too if the server holds it.
@@ -122,11 +153,18 @@ func named(plan *fetch.Plan, name string) fetch.Credential {
 	return plan.Held.Named(name)
 }
 
+// maxShownPath is how much of a path is shown: a status goes into a header field.
+const maxShownPath = 256
+
 func outOfBinding(c fetch.Credential, next redirect.Hop, d policy.Decision) *fetch.Denied {
+	hint := "Ask the owner of the policy which credential serves this origin, method and path."
+	if next.Destination.Scheme != "https" {
+		hint = "What the server holds goes over https alone, to this machine too; write https://."
+	}
 	return &fetch.Denied{
 		Reason: fetch.ReasonCredentialOutOfBinding, Rule: d.Rule,
-		Message: fmt.Sprintf("the credential %q is not bound to %s %s%s", c.Name(), next.Method, next.Destination.Origin, next.Destination.Path()),
-		Hint:    "Ask the owner of the policy which credential serves this origin, method and path.",
+		Message: fmt.Sprintf("the credential %q is not bound to %s %s%s", c.Name(), next.Method, next.Destination.Origin, fetch.Escape([]byte(next.Destination.Path()), maxShownPath)),
+		Hint:    hint,
 	}
 }
 
@@ -149,12 +187,15 @@ func conflict(plan *fetch.Plan, next redirect.Hop, before []chosen, c chosen) st
 		return verbatimAddsNothing
 	case place.Param != "" && credential.HasParam(next.Destination.RawQuery(), place.Param):
 		return "the request has one of its own"
-	case place.Field != "":
-		if _, given := fetch.Get(next.Fields, place.Field); given {
-			return "the request has one of its own"
-		}
+	case place.Field != "" && (hasField(next.Fields, place.Field) || next.Body && hasField(next.Trailers, place.Field)):
+		return "the request has one of its own"
 	}
 	return ""
+}
+
+// hasField tells that fields have one of that name for some server.
+func hasField(fields []fetch.Field, name string) bool {
+	return slices.ContainsFunc(fields, func(f fetch.Field) bool { return fetch.Alike(f.Name, name) })
 }
 
 // overridden denies a request that has what a credential is to write.
@@ -177,8 +218,8 @@ func overridden(c chosen, d policy.Decision, why string) *fetch.Denied {
 func (r *run) prove(req *fetch.Request, h *fetch.Hop, list []chosen) error {
 	r.proving.sent = r.proving.sent[:0]
 	for _, c := range list {
-		proof := c.Proof()
-		if other := r.proving.others[c.Name()]; other != nil && c.Name() != "" {
+		proof := c.Proof(h.Destination.Origin)
+		if other := r.proving.others[tried{c.Name(), h.Destination.Origin}]; other != nil && c.Name() != "" {
 			proof = other
 		}
 		if err := proof.Apply(req); err != nil {
@@ -188,7 +229,11 @@ func (r *run) prove(req *fetch.Request, h *fetch.Hop, list []chosen) error {
 		r.proving.show(c.Name(), proof)
 		h.Credentials = append(h.Credentials, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), Version: proof.Version(), ByRule: c.byRule})
 	}
+	isOwn := req.Route.Partition != ""
 	req.Route.Partition += provedPartition(r.plan.Caller, list)
+	if !isOwn && fetch.HasLogin(req.Fields, "Authorization") {
+		req.Route.Partition += "\x00\x00login of " + r.plan.Caller.Name // by a credential of the request
+	}
 	return nil
 }
 
@@ -219,20 +264,22 @@ func (p *proving) show(name string, proof fetch.Proof) {
 }
 
 // isUnproved tells that the upstream answered 401 to a secret that has another
-// beside it, so that the hop goes out again with that one, once in a fetch. If
-// the body cannot be sent again, the 401 is the answer.
+// beside it, so that the hop goes out again with that one, once in a fetch for
+// each origin. If the body cannot be sent again, the 401 is the answer.
 func (r *run) isUnproved(got *arrived, next redirect.Hop) bool {
+	at := next.Destination.Origin
 	if got.resp.Status != http.StatusUnauthorized {
-		r.proved(got.resp.Status)
+		r.proved(got.resp.Status, at)
 		return false
 	}
-	others := map[string]fetch.Proof{}
+	others := map[tried]fetch.Proof{}
 	for _, s := range r.proving.sent {
-		if s.Name() == "" || r.proving.others[s.Name()] != nil {
+		key := tried{s.Name(), at}
+		if s.Name() == "" || r.proving.others[key] != nil {
 			continue
 		}
 		if other := s.Other(s.proof); other != nil {
-			others[s.Name()] = other
+			others[key] = other
 		}
 	}
 	if len(others) == 0 || r.plan.Verbatim {
@@ -249,17 +296,15 @@ func (r *run) isUnproved(got *arrived, next redirect.Hop) bool {
 		r.proving.others = others
 		return true
 	}
-	for name, other := range others {
-		r.proving.others[name] = other
-	}
+	maps.Copy(r.proving.others, others)
 	return true
 }
 
-// proved tells credentials that the upstream took the other of their secrets.
-func (r *run) proved(status int) {
+// proved tells credentials that an origin took the other of their secrets.
+func (r *run) proved(status int, at fetch.Origin) {
 	for _, s := range r.proving.sent {
-		if other := r.proving.others[s.Name()]; other != nil && s.proof == other && status < 500 {
-			s.Taken(other)
+		if other := r.proving.others[tried{s.Name(), at}]; other != nil && s.proof == other && status < 500 {
+			s.Taken(other, at)
 		}
 	}
 }

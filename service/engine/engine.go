@@ -15,16 +15,11 @@ type Engine struct {
 	policy    *policy.Policy
 	budget    fetch.RetryBudget
 	live      *live
-	// cut ends with the last grace of a drain.
-	cut   context.Context
-	drain context.CancelFunc
 }
 
 // New returns an engine. The budget bounds its retries.
 func New(t fetch.Transport, p *policy.Policy, budget fetch.RetryBudget) *Engine {
-	e := &Engine{transport: t, policy: p, budget: budget, live: newLive()}
-	e.cut, e.drain = context.WithCancel(context.Background())
-	return e
+	return &Engine{transport: t, policy: p, budget: budget, live: newLive()}
 }
 
 // With returns an engine that decides by p. All else is shared: Drain and
@@ -37,7 +32,7 @@ func (e *Engine) With(p *policy.Policy) *Engine {
 
 // Drain ends every fetch that is under way, and each that comes later, with the
 // failure DRAINING.
-func (e *Engine) Drain() { e.drain() }
+func (e *Engine) Drain() { e.live.drain() }
 
 // Run carries out plan and writes the response to sink. The report comes back
 // also on failure. The error is
@@ -50,15 +45,14 @@ func (e *Engine) Drain() { e.drain() }
 // When ctx has a deadline, Run gives up a little before it.
 func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*fetch.Report, error) {
 	plan = e.led(plan)
-	r := &run{engine: e, plan: plan, sink: sink, caller: ctx, report: newReport(plan), response: plan.Response}
-	ctx, cancel := bounded(ctx, plan.Timeouts.Total)
-	defer cancel()
-	ctx, cut := context.WithCancelCause(ctx)
-	defer cut(nil)
-	defer context.AfterFunc(e.cut, func() { cut(errDraining) })()
-	r.withdrawal.cut = cut
-	defer e.live.enter(r)()
-	err := r.attempts(ctx)
+	r := newRun(ctx, e, plan, sink)
+	defer r.cut(nil)
+	if timer := r.keepTime(plan.Timeouts.Total); timer != nil {
+		defer timer.Stop()
+	}
+	e.live.enter(r)
+	defer e.live.leave(r)
+	err := r.attempts(r)
 	r.report.Total = time.Since(r.report.Start)
 	r.report.Outcome = fetch.OutcomeResponse
 	switch {
@@ -70,7 +64,7 @@ func (e *Engine) Run(ctx context.Context, plan *fetch.Plan, sink fetch.Sink) (*f
 	default:
 		r.report.Outcome = fetch.OutcomeCanceled
 	}
-	return r.report, err
+	return &r.report, err
 }
 
 // led is plan with what the rule of its first hop says about the whole fetch.
@@ -88,40 +82,10 @@ var (
 	errDeadline = errors.New("the deadline of the RPC ended the fetch")
 	errAttempt  = errors.New("the attempt timeout ended the attempt")
 	errDraining = errors.New("fetchgate was stopped")
-	// errDiscarded ends the reading of a body that is not the answer.
-	errDiscarded = errors.New("the body was not wanted any longer")
 )
 
-// Headroom: the in-band answer leaves this much before the RPC's own deadline,
-// or evidence would be lost to a bare DEADLINE_EXCEEDED.
-const (
-	maxHeadroom      = 20 * time.Millisecond
-	headroomFraction = 10
-)
-
-// bounded returns ctx with the fetch's deadline: that of the RPC less the
-// headroom, or the total timeout, whichever is earlier.
-func bounded(ctx context.Context, total time.Duration) (context.Context, context.CancelFunc) {
-	now := time.Now()
-	var deadline time.Time
-	cause := errTotal
-	if total > 0 {
-		deadline = now.Add(total)
-	}
-	if rpc, ok := ctx.Deadline(); ok {
-		rpc = rpc.Add(-min(maxHeadroom, rpc.Sub(now)/headroomFraction))
-		if deadline.IsZero() || rpc.Before(deadline) {
-			deadline, cause = rpc, errDeadline
-		}
-	}
-	if deadline.IsZero() {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadlineCause(ctx, deadline, cause)
-}
-
-func newReport(plan *fetch.Plan) *fetch.Report {
-	return &fetch.Report{
+func newReport(plan *fetch.Plan) fetch.Report {
+	return fetch.Report{
 		ID: plan.ID, RPC: plan.RPC, Caller: plan.Caller, Labels: plan.Labels, Traceparent: plan.Traceparent, Method: plan.Method, Destination: plan.Destination,
 		Start: time.Now(), Generation: plan.Generation, Clamped: plan.Clamped,
 		Timeouts: plan.Timeouts, Response: plan.Response, Throughput: plan.MinThroughput,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -485,4 +486,41 @@ func TestDrain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDowngradesAreToldOfWhatGoesOutAgain: a hop that a redirect from https led to
+// is one also when it goes out again after a 417; the hop after the next redirect
+// is not.
+func TestDowngradesAreToldOfWhatGoesOutAgain(t *testing.T) {
+	s := scripted(step{status: 307, fields: location("http://example.com/")}, step{status: 417}, step{status: 307, fields: location("/b")}, step{status: 200})
+	rules := []*configv1.Rule{
+		{Name: "secure", Origins: []string{"https://example.com"}},
+		{Name: "plain", Origins: []string{"http://example.com"}, DangerousAllowDowngrade: true},
+	}
+	p := plan(t, "https://example.com/")
+	p.Method, p.Source, p.ExpectContinue, p.Timeouts.Continue, p.Redirect.Max = "POST", &source{text: "body", length: 4}, true, time.Second, 2
+	report, err := under(t, s, rules).Run(t.Context(), p, &sink{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, h := range report.Attempts[0].Hops {
+		got = append(got, fmt.Sprint(h.Status, h.Dangerous))
+	}
+	want := []string{"307 []", "417 [dangerous_allow_downgrade]", "307 [dangerous_allow_downgrade]", "200 []"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the hops are %q, want %q", got, want)
+	}
+}
+
+// TestRetriesAreNoDowngrades: an attempt over http is none, wherever the one before
+// has ended.
+func TestRetriesAreNoDowngrades(t *testing.T) {
+	s := scripted(step{status: 302, fields: location("https://example.com/")}, step{status: 302, fields: location("https://example.com/b")}, step{status: 503}, step{status: 200})
+	p := retried(t, "http://example.com/")
+	p.Redirect.Max = 2
+	report, err := over(t, s).Run(t.Context(), p, &sink{})
+	if err != nil || len(report.Attempts) != 2 {
+		t.Errorf("it ends with %v after %d attempts", err, len(report.Attempts))
+	}
 }

@@ -20,8 +20,6 @@ type arrived struct {
 	resp  *fetch.Response
 	url   string
 	began time.Time
-	// stop ends the context that the body is read under.
-	stop context.CancelCauseFunc
 	// expected tells that the request expected 100 Continue.
 	expected bool
 	// written is the head as the upstream wrote it, with what resp does not show.
@@ -31,9 +29,11 @@ type arrived struct {
 // end closes the body and notes how long the hop took, the last of a.
 func (g *arrived) end(a *fetch.Attempt) {
 	g.resp.Body.Close()
-	g.stop(nil)
 	a.Hops[len(a.Hops)-1].Facts.Times.Total = time.Since(g.began)
 }
+
+// cut ends what is read of the body; Copy says why.
+func (g *arrived) cut(error) { g.resp.Body.Cut() }
 
 // hops goes from redirect to redirect until a response is final. Each hop is
 // decided, dialed and given its cookies anew.
@@ -44,6 +44,7 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 	if len(r.plan.Credentials) > 0 {
 		r.proving.dropped = map[int]bool{}
 	}
+	r.from, r.away = fetch.Origin{}, false
 	redirects := 0
 	for {
 		got, err := r.hop(ctx, a, next)
@@ -78,7 +79,8 @@ func (r *run) hops(ctx context.Context, a *fetch.Attempt) (*arrived, error) {
 		got.end(a)
 		redirects++
 		r.report.Redirects++
-		next = *following
+		r.from, next = next.Destination.Origin, *following
+		r.away = r.away || next.Destination.Origin != r.plan.Destination.Origin
 	}
 }
 
@@ -121,23 +123,23 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	ask := ask(r.plan, next, &r.jar, r.proving.dropped)
 	decision := r.engine.policy.Decide(ask)
 	h.Rule, r.report.Rule = decision.Rule, decision.Rule
-	h.WouldDeny, h.Open = decision.WouldDeny, decision.Open
 	if decision.Denied == nil {
-		decision.Denied = downgrade(a, decision)
+		decision.Denied = r.downgrade(next, decision)
 	}
 	if decision.Denied != nil {
 		return nil, decision.Denied
 	}
-	note(r.report, r.plan, decision.Settings)
+	note(&r.report, r.plan, decision.Settings)
 	r.response = r.report.Response
-	wanted, dropped, denied := choose(r.plan, next, decision, r.newest(), len(a.Hops) == 1, r.proving.dropped)
+	wanted, dropped, denied := choose(r.plan, next, decision, r.newest(), r.chain(a))
 	if h.Credentials = dropped; denied != nil {
 		return nil, denied
 	}
-	place := Place{Ask: ask, Needs: r.plan.Needs, Credentials: heldNames(wanted), Downgraded: isDowngrade(a)}
+	place := Place{Ask: ask, Needs: r.plan.Needs, Credentials: heldNames(wanted), Downgraded: r.isDowngrade(next)}
 	if withdrawn := r.withdrawal.goes(r, place); withdrawn != nil {
 		return nil, withdrawn
 	}
+	h.WouldDeny, h.Open = decision.WouldDeny, decision.Open // it goes ahead
 	if a.Number == 1 {
 		r.engine.budget.Sent(r.plan.Caller.Name, h.Destination.Origin)
 	}
@@ -150,9 +152,8 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 		interim = new(interimHeads)
 		req.Interim = interim.add
 	}
-	ctx, stop := context.WithCancelCause(ctx)
 	resp, facts, err := r.engine.transport.RoundTrip(ctx, req)
-	h.Facts, h.Dangerous = facts, decision.Dangerous(facts.Remote, isDowngrade(a))
+	h.Facts, h.Dangerous = facts, decision.Dangerous(facts.Remote, r.isDowngrade(next))
 	if err == nil {
 		h.Status, r.left = resp.Status, true
 		r.withdrawal.reached(r, facts.Remote)
@@ -162,7 +163,6 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 		err = tooLarge
 	}
 	if err != nil {
-		stop(nil)
 		return nil, err
 	}
 	written := resp.Head
@@ -170,7 +170,8 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	if !r.plan.Verbatim {
 		r.jar.Store(h.Destination, resp.Fields, time.Now())
 	}
-	return &arrived{resp: resp, url: h.Destination.URL(), began: began, stop: stop, expected: req.ExpectContinue, written: written}, nil
+	r.arrived = arrived{resp: resp, url: h.Destination.URL(), began: began, expected: req.ExpectContinue, written: written}
+	return &r.arrived, nil
 }
 
 // FirstHop is the report that a plan begins with where the rule of its first hop
@@ -178,8 +179,8 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 func FirstHop(plan *fetch.Plan, s *fetch.RuleSettings) *fetch.Report {
 	plan = s.Lead(plan)
 	report := newReport(plan)
-	note(report, plan, s)
-	return report
+	note(&report, plan, s)
+	return &report
 }
 
 // note puts what is in force on a hop into the report.
@@ -192,33 +193,32 @@ func note(report *fetch.Report, plan *fetch.Plan, s *fetch.RuleSettings) {
 	}
 }
 
-// isDowngrade tells that a redirect led from https to http for the last hop of a.
-func isDowngrade(a *fetch.Attempt) bool {
-	n := len(a.Hops)
-	return n > 1 && a.Hops[n-2].Destination.Scheme == "https" && a.Hops[n-1].Destination.Scheme == "http"
+// isDowngrade tells that a redirect led from https to next over http, also where
+// the hop goes out again after a 401 or a 417.
+func (r *run) isDowngrade(next redirect.Hop) bool {
+	return r.from.Scheme == "https" && next.Destination.Scheme == "http"
 }
 
 // downgrade denies a redirect from https to http that the rule of its target
 // does not allow.
-func downgrade(a *fetch.Attempt, d policy.Decision) *fetch.Denied {
-	if !isDowngrade(a) || d.AllowDowngrade {
+func (r *run) downgrade(next redirect.Hop, d policy.Decision) *fetch.Denied {
+	if !r.isDowngrade(next) || d.AllowDowngrade {
 		return nil
 	}
-	n := len(a.Hops)
 	return &fetch.Denied{
 		Reason: fetch.ReasonDestinationDenied, Rule: d.Rule,
 		Message: "the redirect leads from https to http, where anybody on the way can read and change what is said",
 		Hint:    "Ask the upstream's owner to redirect to https, or the policy's owner for dangerous_allow_downgrade.",
-		Audit:   a.Hops[n-2].Destination.Origin.String() + " redirects to " + a.Hops[n-1].Destination.Origin.String(),
+		Audit:   r.from.String() + " redirects to " + next.Destination.Origin.String(),
 	}
 }
 
 // request is what to send for a hop.
 func (r *run) request(next redirect.Hop, decision policy.Decision, h *fetch.Hop, wanted []chosen) (*fetch.Request, error) {
 	route := fetch.Route{
-		Partition:      r.partition(decision),
+		Partition:      r.partition(next, decision),
 		AddressProfile: decision.AddressProfile,
-		TLS:            r.plan.TLS,
+		TLS:            decision.Settings.HopTLS(r.plan),
 		Version:        r.plan.Version,
 		Allow:          decision.Allow,
 		FilterMixed:    decision.FilterMixed,
@@ -308,11 +308,14 @@ func withCookies(fields []fetch.Field, cookies []byte) []fetch.Field {
 }
 
 // partition keeps the connections of a caller's verbatim requests, those of an
-// affinity and those of a rule that says so apart from all others.
-func (r *run) partition(decision policy.Decision) string {
+// affinity, those of a rule that says so and those that a request logs in apart
+// from all others.
+func (r *run) partition(next redirect.Hop, decision policy.Decision) string {
 	switch {
 	case r.plan.Affinity != "":
 		return r.plan.Caller.Name + "\x00" + r.plan.Affinity
+	case fetch.HasLogin(next.Fields, "Authorization"):
+		return r.plan.Caller.Name + "\x00\x00login"
 	case r.plan.Verbatim, decision.IsolateCaller:
 		return r.plan.Caller.Name
 	}

@@ -33,6 +33,28 @@ func TestReportedDenialGoesAhead(t *testing.T) {
 	}
 }
 
+// TestDeniedHopDidNotGoAhead: of a hop that something else denies, no mode says that
+// it went ahead.
+func TestDeniedHopDidNotGoAhead(t *testing.T) {
+	for _, mode := range []string{"report", "open"} {
+		p, err := policy.Compile([]*configv1.Rule{{Name: "api", Origins: []string{"https://api.example.com"}}}, policy.Options{Mode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := scripted(step{status: 302, fields: location("http://other.example/")})
+		fetched := plan(t, "https://first.example/")
+		fetched.Redirect.Max = 10
+		report, err := engine.New(s, p, limit.NewRetryBudget(0.2, 10)).Run(t.Context(), fetched, &sink{})
+		hops := report.Attempts[0].Hops
+		if err == nil || len(hops) != 2 || len(s.requests) != 1 {
+			t.Fatalf("mode %s: %v after %d hops and %d requests", mode, err, len(hops), len(s.requests))
+		}
+		if isReport := mode == "report"; hops[0].WouldDeny != nil != isReport || hops[0].Open == isReport || hops[1].WouldDeny != nil || hops[1].Open {
+			t.Errorf("mode %s: the hops are %+v", mode, hops)
+		}
+	}
+}
+
 // TestEachHopIsDecidedWithItsOwnMethodAndFields: a redirect changes both.
 func TestEachHopIsDecidedWithItsOwnMethodAndFields(t *testing.T) {
 	rules := []*configv1.Rule{

@@ -26,7 +26,7 @@ func (r *run) passOn(got *arrived) error {
 		return err
 	}
 	copied, err := body.Copy(r.sink, got.resp, r.response, body.Options{
-		MinThroughput: r.minThroughput(got.resp.Fields), Stop: got.stop, KeepChunks: r.plan.Response.KeepChunks,
+		MinThroughput: r.minThroughput(got.resp.Fields), Stop: got.cut, KeepChunks: r.plan.Response.KeepChunks,
 	})
 	r.report.WireBytes, r.report.BodyBytes, r.report.Codings = copied.WireBytes, copied.BodyBytes, copied.Codings
 	if err != nil || got.resp.Trailers == nil {
@@ -70,7 +70,7 @@ func (g *arrived) discard(patience time.Duration) time.Duration {
 		return 0
 	}
 	began := time.Now()
-	late := time.AfterFunc(min(maxDiscardTime, max(patience, minDiscardTime)), func() { g.stop(errDiscarded) })
+	late := time.AfterFunc(min(maxDiscardTime, max(patience, minDiscardTime)), g.resp.Body.Cut)
 	defer late.Stop()
 	_, _ = io.CopyN(io.Discard, g.resp.Body, maxDiscardBytes+1)
 	return min(time.Since(began), patience)
@@ -82,13 +82,13 @@ func (r *run) withLast(err error, got *arrived) error {
 	if !failed {
 		return err
 	}
-	late := time.AfterFunc(maxDiscardTime, func() { got.stop(errDiscarded) })
+	late := time.AfterFunc(maxDiscardTime, got.resp.Body.Cut)
 	defer late.Stop()
 	plan := r.response
 	plan.MaxBodyBytes, plan.TooLarge = min(plan.MaxBodyBytes, maxDiscardBytes), fetch.ReasonBodyTooLarge
 	k := keeper{room: make([]byte, 0, 4<<10)}
 	// What came until it failed is all that there is to show.
-	_, _ = body.Copy(&k, got.resp, plan, body.Options{Stop: got.stop})
+	_, _ = body.Copy(&k, got.resp, plan, body.Options{Stop: got.cut})
 	f.Sent = fetch.SentYes
 	if r.tooLarge("response head", got.resp.Fields) == nil {
 		f.Last = &fetch.LastResponse{Head: got.resp.Head, URL: got.url, Body: k.kept}

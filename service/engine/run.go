@@ -13,13 +13,22 @@ import (
 	"github.com/fetchgate/fetchgate/service/retry"
 )
 
-// run is one fetch on its way.
+// run is one fetch on its way, and the context of it.
 type run struct {
+	context.Context // ends with caller, and by cut
+	cut             context.CancelCauseFunc
+	deadline        time.Time // zero: none
+
 	engine *Engine
 	plan   *fetch.Plan
 	sink   fetch.Sink
 	caller context.Context // the RPC's own, without the fetch's deadline
-	report *fetch.Report
+	report fetch.Report
+	// attempt and hop are the first, and mostly the last, of the report.
+	firstAttempt [1]fetch.Attempt
+	firstHop     [1]fetch.Hop
+	// arrived is the response of the last hop.
+	arrived arrived
 	// response is what to do with the response of the last hop.
 	response fetch.ResponsePlan
 	// bodyTaken counts the bytes of the request body that a transport took, on
@@ -36,6 +45,12 @@ type run struct {
 	// left tells that bytes of a request of this fetch may have left, in this
 	// attempt or an earlier one.
 	left bool
+	// from is the origin that the last redirect of this attempt came from; none
+	// before the first.
+	from fetch.Origin
+	// away tells that a redirect of this attempt led to another origin than the
+	// request's.
+	away bool
 	// passed tells that the head of the final response went to the sink.
 	passed bool
 	// fresh tells that the last attempt broke on a connection that had served
@@ -53,6 +68,13 @@ type run struct {
 	waited time.Duration
 }
 
+func newRun(caller context.Context, e *Engine, plan *fetch.Plan, sink fetch.Sink) *run {
+	r := &run{engine: e, plan: plan, sink: sink, caller: caller, report: newReport(plan), response: plan.Response}
+	r.Context, r.cut = context.WithCancelCause(caller)
+	r.report.Attempts = r.firstAttempt[:0]
+	return r
+}
+
 // attempts tries until an attempt has an outcome that is not tried again.
 func (r *run) attempts(ctx context.Context) error {
 	for _, c := range r.plan.Cookies {
@@ -62,11 +84,11 @@ func (r *run) attempts(ctx context.Context) error {
 	}
 	var wait time.Duration
 	for {
-		again, err := r.attempt(ctx, wait)
-		if again == nil {
+		verdict, err := r.attempt(ctx, wait)
+		if !verdict.Again {
 			return r.settled(err)
 		}
-		wait = again.Wait
+		wait = verdict.Wait
 		if err := r.pause(ctx, wait-r.waited); err != nil {
 			return r.settled(err)
 		}
@@ -100,9 +122,9 @@ func (r *run) settled(err error) error {
 	return err
 }
 
-// attempt is one try at the whole request. Without a verdict its outcome is
-// final, and with the sink if it is a response.
-func (r *run) attempt(ctx context.Context, wait time.Duration) (again *retry.Verdict, err error) {
+// attempt is one try at the whole request. Unless the verdict is to try again, its
+// outcome is final, and with the sink if it is a response.
+func (r *run) attempt(ctx context.Context, wait time.Duration) (retry.Verdict, error) {
 	whole := ctx
 	if t := r.plan.Timeouts.Attempt; t > 0 {
 		var cancel context.CancelFunc
@@ -113,6 +135,9 @@ func (r *run) attempt(ctx context.Context, wait time.Duration) (again *retry.Ver
 	number := len(r.report.Attempts) + 1
 	r.report.Attempts = append(r.report.Attempts, fetch.Attempt{Number: number, Start: time.Now(), Wait: wait})
 	a := &r.report.Attempts[number-1]
+	if number == 1 {
+		a.Hops = r.firstHop[:0]
+	}
 	got, err := r.hops(ctx, a)
 	verdict := r.judge(whole, a, got, err)
 	a.Failure = failureOf(err)
@@ -132,10 +157,7 @@ func (r *run) attempt(ctx context.Context, wait time.Duration) (again *retry.Ver
 		got.end(a)
 	}
 	a.Total = time.Since(a.Start)
-	if verdict.Again {
-		return &verdict, err
-	}
-	return nil, err
+	return verdict, err
 }
 
 // failureOf is why an attempt failed; nil if its caller has gone.

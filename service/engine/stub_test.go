@@ -57,7 +57,7 @@ func (s *transport) RoundTrip(ctx context.Context, r *fetch.Request) (*fetch.Res
 		return nil, s.facts, s.err
 	}
 	response := s.response
-	s.body.ctx = ctx
+	s.body.ctx, s.body.cut = context.WithCancel(ctx)
 	response.Body = &s.body
 	return &response, s.facts, nil
 }
@@ -75,6 +75,7 @@ func givenUp(ctx context.Context) error {
 // stubBody is a body that gives pieces, then waits if it hangs, then ends.
 type stubBody struct {
 	ctx    context.Context
+	cut    context.CancelFunc // of ctx
 	pieces []string
 	// chunks tells that each piece is an HTTP chunk.
 	chunks bool
@@ -115,7 +116,10 @@ func (b *stubBody) ReadChunk(get func() []byte) ([]byte, bool, error) {
 	return room[:n], b.chunks && n == len(piece), nil
 }
 
+func (b *stubBody) Cut() { b.cut() }
+
 func (b *stubBody) Close() error {
+	b.cut()
 	b.closed++
 	return nil
 }

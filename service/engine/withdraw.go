@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -59,22 +58,38 @@ func (e *Engine) Withdraw(w Withdrawal) {
 type live struct {
 	latest atomic.Pointer[Withdrawal]
 
-	mu   sync.Mutex
-	runs map[*run]struct{}
+	mu      sync.Mutex
+	runs    map[*run]struct{}
+	drained bool
 }
 
 func newLive() *live { return &live{runs: map[*run]struct{}{}} }
 
-// enter makes r one of them until leave is called.
-func (l *live) enter(r *run) (leave func()) {
+// enter makes r one of them until leave.
+func (l *live) enter(r *run) {
 	l.mu.Lock()
 	l.runs[r] = struct{}{}
+	drained := l.drained
 	l.mu.Unlock()
-	return func() {
-		l.mu.Lock()
-		delete(l.runs, r)
-		l.mu.Unlock()
-		r.withdrawal.end()
+	if drained {
+		r.cut(errDraining)
+	}
+}
+
+func (l *live) leave(r *run) {
+	l.mu.Lock()
+	delete(l.runs, r)
+	l.mu.Unlock()
+	r.withdrawal.end()
+}
+
+// drain ends them and all that are still to come.
+func (l *live) drain() {
+	l.mu.Lock()
+	l.drained = true
+	l.mu.Unlock()
+	for _, r := range l.all() {
+		r.cut(errDraining)
 	}
 }
 
@@ -88,10 +103,9 @@ func (l *live) all() []*run {
 // goroutine tells where it is, that of a reload what is thought of that. Both
 // orders of the two lead to a judgement.
 type withdrawal struct {
-	cut context.CancelCauseFunc
-
 	mu    sync.Mutex
-	place *Place      // nil before the first hop
+	place Place
+	known bool        // that is not before the first hop
 	by    int64       // the newest generation that has judged
 	timer *time.Timer // nil while nothing is to end the fetch
 	due   time.Time   // when the timer is over
@@ -111,7 +125,7 @@ func (r *run) newest() fetch.Credentials {
 // configuration denies: nothing of it is under way that a grace could be for.
 func (w *withdrawal) goes(r *run, to Place) *fetch.Failure {
 	w.mu.Lock()
-	w.place = &to
+	w.place, w.known = to, true
 	w.mu.Unlock()
 	if denied := w.look(r); denied != nil {
 		return denied.before()
@@ -143,11 +157,11 @@ func (w *withdrawal) judge(r *run, by *Withdrawal) *withdrawn {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended || w.place == nil || by.Generation < w.by {
+	if w.ended || !w.known || by.Generation < w.by {
 		return nil
 	}
 	w.by = by.Generation
-	denied, due := by.Judge(*w.place), by.Since.Add(by.Grace)
+	denied, due := by.Judge(w.place), by.Since.Add(by.Grace)
 	if denied == nil {
 		w.spare()
 		return nil
@@ -155,7 +169,7 @@ func (w *withdrawal) judge(r *run, by *Withdrawal) *withdrawn {
 	cause := &withdrawn{denied: denied, generation: by.Generation, grace: by.Grace}
 	if w.timer == nil || due.Before(w.due) { // else an earlier one ends it sooner
 		w.spare()
-		w.timer, w.due = time.AfterFunc(time.Until(due), func() { w.cut(cause) }), due
+		w.timer, w.due = time.AfterFunc(time.Until(due), func() { r.cut(cause) }), due
 	}
 	return cause
 }

@@ -108,12 +108,19 @@ func (s *Server) admit(ctx context.Context, anyOf fetch.Rights) (who fetch.Calle
 	if who, err = callerWith(ctx, anyOf); err != nil {
 		return who, nil, err
 	}
-	l, refused := s.admission.Admit(who.Name, who.Peer.Addr(), connectionOf(ctx))
+	l, refused := s.admission.Admit(who.Name, peerOf(who), connectionOf(ctx))
 	if refused != nil {
 		return who, nil, s.overLimit(refused)
 	}
-	keepPlace(ctx, l)
 	return who, l, nil
+}
+
+// peerOf is what limits of a peer count the fetches of a caller by.
+func peerOf(who fetch.Caller) limit.Peer {
+	if who.User.Known {
+		return limit.OfUser(who.User.ID)
+	}
+	return limit.AtAddress(who.Peer.Addr())
 }
 
 // connectionOf is the connection of an RPC, where its listener keeps count.
@@ -138,16 +145,13 @@ func (s *Server) overLimit(r *limit.Refused) *refusal {
 	return &refusal{code: codes.ResourceExhausted, reason: reason, message: r.Error(), retryAfter: r.RetryAfter}
 }
 
-// held is the memory that the RPC's answer is read into.
-func (c *call) held() *held { return newHeld(buffers, c.lease) }
-
 // whole answers a Fetch.
 func (c *call) whole(m *fetchgatev1.FetchRequest) (answer any, err error) {
 	plan, err := c.plan(shape{rpc: "Fetch"}, m)
 	if err != nil {
 		return nil, err
 	}
-	sink := &wholeSink{held: c.held(), max: plan.Response.MaxBodyBytes}
+	sink := newWholeSink(c.lease, plan.Response.MaxBodyBytes)
 	defer func() {
 		if answer == nil { // an RPC error, or a panic
 			sink.discard()
@@ -172,13 +176,7 @@ func (c *call) whole(m *fetchgatev1.FetchRequest) (answer any, err error) {
 	if err != nil {
 		return nil, c.server.refused(c.ctx, err)
 	}
-	return &fetchReply{
-		FetchResponse: &fetchgatev1.FetchResponse{
-			Report:  report,
-			Outcome: &fetchgatev1.FetchResponse_Response{Response: &sink.response},
-		},
-		body: sink.take(),
-	}, nil
+	return sink.whole(report), nil
 }
 
 // stream answers a StreamFetch.
@@ -187,7 +185,7 @@ func (c *call) stream(m *fetchgatev1.StreamFetchRequest, stream grpc.ServerStrea
 	if err != nil {
 		return err
 	}
-	sink := newStreamSink(c.ctx, stream, c.held(), c.under.planner.limits.CallerStall)
+	sink := newStreamSink(c.ctx, stream, newHeld(buffers, c.lease), c.under.planner.limits.CallerStall)
 	defer c.leave(sink)
 	if total := plan.Timeouts.Total; total > 0 {
 		defer sink.waitAtMost(total + lastWord)()
@@ -261,7 +259,9 @@ func (c *call) end(err error) {
 	}
 	if c.lease != nil {
 		c.lease.Give(c.request)
-		c.lease.Done()
+		// The fetch keeps its place while it waits for room for its record, so
+		// that callers feel that there is none.
+		defer c.lease.Done()
 	}
 	c.tellEchoes(r)
 	c.server.recorder.End(c.ctx, r)

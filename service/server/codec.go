@@ -17,7 +17,8 @@ import (
 // fetchReply is a FetchResponse whose response.body is in body.
 type fetchReply struct {
 	*fetchgatev1.FetchResponse
-	body mem.Buffer
+	body mem.Buffer // nil where there is none
+	held *held      // what body counts against
 }
 
 // failureReply is a FetchResponse with a failure. Its form on the wire counts as
@@ -25,6 +26,7 @@ type fetchReply struct {
 type failureReply struct {
 	*fetchgatev1.FetchResponse
 	wire mem.Buffer // nil where there was no memory for it
+	held *held      // what wire counts against
 }
 
 // dataReply is a StreamFetchResponse whose data.data is in body.
@@ -59,48 +61,57 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// bodyNumber is the field number of a body at every level of an answer: the
+// The field numbers of an answer. That of a body is the same at every level: the
 // highest, so that it is encoded last.
-const bodyNumber protowire.Number = 15
+const (
+	reportNumber protowire.Number = 1
+	bodyNumber   protowire.Number = 15
+)
+
+// maxPrefix is the most that appendPrefix appends.
+const maxPrefix = 1 + 10
+
+// appendPrefix appends what precedes n bytes of a field.
+func appendPrefix(b []byte, field protowire.Number, n int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(n))
+}
+
+// sizeOf is how much a field of n bytes takes.
+func sizeOf(field protowire.Number, n int) int {
+	return protowire.SizeTag(field) + protowire.SizeBytes(n)
+}
 
 func (c Codec) marshalFetch(r *fetchReply) (mem.BufferSlice, error) {
 	if r.body == nil {
 		return c.CodecV2.Marshal(r.FetchResponse)
 	}
-	response := r.GetResponse()
-	opts := proto.MarshalOptions{}
-	head, err := opts.Marshal(&fetchgatev1.FetchResponse{Report: r.GetReport()})
+	response, report := r.GetResponse(), r.GetReport()
+	opts := proto.MarshalOptions{UseCachedSize: true}
+	reportLen, responseLen := proto.Size(report), proto.Size(response)
+	var err error
+	head := make([]byte, 0, reportLen+responseLen+3*maxPrefix)
+	if report != nil {
+		head, err = opts.MarshalAppend(appendPrefix(head, reportNumber, reportLen), report)
+	}
+	if err == nil {
+		head = appendPrefix(head, bodyNumber, responseLen+sizeOf(bodyNumber, r.body.Len()))
+		head, err = opts.MarshalAppend(head, response)
+	}
 	if err != nil {
 		r.body.Free()
 		return nil, err
 	}
-	bodyLen := r.body.Len()
-	inner := opts.Size(response) + protowire.SizeTag(bodyNumber) + protowire.SizeBytes(bodyLen)
-	head = protowire.AppendTag(head, bodyNumber, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(inner))
-	if head, err = opts.MarshalAppend(head, response); err != nil {
-		r.body.Free()
-		return nil, err
-	}
-	head = protowire.AppendTag(head, bodyNumber, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(bodyLen))
-	return mem.BufferSlice{mem.SliceBuffer(head), r.body}, nil
+	return mem.BufferSlice{mem.SliceBuffer(appendPrefix(head, bodyNumber, r.body.Len())), r.body}, nil
 }
 
 func (c Codec) marshalData(r *dataReply) (mem.BufferSlice, error) {
 	data := r.GetData()
-	opts := proto.MarshalOptions{}
-	bodyLen := r.body.Len()
-	inner := opts.Size(data) + protowire.SizeTag(bodyNumber) + protowire.SizeBytes(bodyLen)
-	head := make([]byte, 0, 32)
-	head = protowire.AppendTag(head, bodyNumber, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(inner))
-	head, err := opts.MarshalAppend(head, data)
+	dataLen := proto.Size(data)
+	head := appendPrefix(make([]byte, 0, dataLen+2*maxPrefix), bodyNumber, dataLen+sizeOf(bodyNumber, r.body.Len()))
+	head, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(head, data)
 	if err != nil {
 		r.body.Free()
 		return nil, err
 	}
-	head = protowire.AppendTag(head, bodyNumber, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(bodyLen))
-	return mem.BufferSlice{mem.SliceBuffer(head), r.body}, nil
+	return mem.BufferSlice{mem.SliceBuffer(appendPrefix(head, bodyNumber, r.body.Len())), r.body}, nil
 }

@@ -254,6 +254,12 @@ func fullReport() *fetch.Report {
 			Hops: []fetch.Hop{{
 				Destination: fetch.Destination{Origin: fetch.Origin{Scheme: "https", Host: "example.com", Port: 443}, Target: "/path?key=hunter2"},
 				Method:      "PUT", Rule: "hop's", Status: 40, Facts: fullFacts(),
+				WouldDeny: &fetch.Denied{
+					Reason: fetch.ReasonDestinationDenied, Rule: "hop's", Message: "no rule allows PUT https://example.com", Hint: "Ask team-a.", Audit: "hush 10.9.8.7",
+				},
+				Credentials: []fetch.CredentialUse{
+					{Kind: "api_key", Dropped: true}, {Name: "hush", Kind: "basic", Dropped: true, ByRule: true, Foreign: true}, {Name: "partner", Kind: "bearer", Version: 2},
+				},
 			}},
 		}},
 	}

@@ -39,7 +39,8 @@ func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (
 		under.judge(ctx, plan, answer)
 	}
 	if len(violations) > 0 {
-		answer.Allowed, answer.Why = false, invalid(violations).message
+		answer.Allowed, answer.GoesAhead, answer.Credentials = false, false, nil
+		answer.Why = invalid(violations).message
 		for _, v := range violations {
 			answer.Violations = append(answer.Violations, &fetchgatev1.FieldViolation{Field: v.path, Description: v.description})
 		}
@@ -81,7 +82,7 @@ func isJudged(plan *fetch.Plan) bool {
 // judge adds what policy says of the plan.
 func (s *Snapshot) judge(ctx context.Context, plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
 	said := s.policy.Explain(ctx, engine.PolicyAsk(plan))
-	answer.Allowed = said.Decision.Denied == nil
+	answer.Allowed, answer.Mode, answer.GoesAhead = said.Allowed, said.Mode, said.Decision.Denied == nil
 	answer.CanonicalUrl = plan.Destination.RedactedURL()
 	answer.Rule, answer.RuleLocation = said.Decision.Rule, said.RuleAt
 	answer.Why, answer.Hint = said.Why, said.Hint

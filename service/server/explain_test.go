@@ -67,7 +67,7 @@ func TestExplainFillsEveryField(t *testing.T) {
 	got.Limits = nil
 	wantExplained(t, got, &fetchgatev1.ExplainResponse{
 		CanonicalUrl: "https://api.example.com/v1?[redacted]",
-		Rule:         "default-deny", Generation: 7,
+		Rule:         "default-deny", Generation: 7, Mode: "enforce",
 		Why:  "no rule allows DELETE https://api.example.com",
 		Hint: `Rule "orders" allows this origin, but not the method DELETE; ask team-orders. More: fetchgate explain -X DELETE https://api.example.com`,
 		Checks: []*fetchgatev1.PolicyCheck{
@@ -83,7 +83,7 @@ func TestExplainFillsEveryField(t *testing.T) {
 		Clamped: []string{"options.timeouts.dns"},
 	})
 	got = explain(t, s, explainURL("", "https://api.example.com/"))
-	if !got.GetAllowed() || got.GetRule() != "orders" || got.GetRuleLocation() != "policy.yaml:rules[0]" || got.GetHint() != "" || len(got.GetNearMisses()) != 0 {
+	if !got.GetAllowed() || !got.GetGoesAhead() || got.GetRule() != "orders" || got.GetRuleLocation() != "policy.yaml:rules[0]" || got.GetHint() != "" || len(got.GetNearMisses()) != 0 {
 		t.Errorf("what is allowed is explained as %v", got)
 	}
 	if upstream.calls != 0 {
@@ -145,6 +145,44 @@ func TestExplainNamesWhatIsNotOfferedAndWrong(t *testing.T) {
 	}
 }
 
+// TestExplainTellsModes: what rules say and what becomes of it are two answers,
+// and the second is that of Fetch.
+func TestExplainTellsModes(t *testing.T) {
+	const elsewhere, metadata, private = "https://other.example.com/", "http://169.254.169.254/", "http://10.0.0.1/"
+	for _, c := range []struct {
+		mode, url, says    string
+		ahead, wouldDenied bool
+	}{
+		{"enforce", elsewhere, "enforce", false, false},
+		{"report", elsewhere, "report", true, true},
+		{"open", elsewhere, "open", true, false},
+		{"open", metadata, "enforce", false, false},
+		{"report", metadata, "enforce", false, false},
+		{"report", private, "enforce", false, false},
+	} {
+		rules, err := policy.Compile([]*configv1.Rule{
+			{Name: "orders", Origins: []string{"https://api.example.com"}},
+			{Name: "not-opened", Origins: []string{"http://10.0.0.1"}},
+		}, policy.Options{Mode: c.mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		upstream := typicalTransport(10)
+		s := New(engine.New(upstream, rules, limit.NewRetryBudget(0.2, 10)), Options{Policy: rules, Limits: fetch.DefaultLimits(), Generation: 7})
+		said := explain(t, s, explainURL("GET", c.url))
+		if said.GetAllowed() || said.GetMode() != c.says || said.GetGoesAhead() != c.ahead || said.GetHint() == "" {
+			t.Errorf("%s in the mode %s is explained as %v", c.url, c.mode, said)
+		}
+		answer, err := s.fetch(asked(t), &fetchgatev1.FetchRequest{Request: &fetchgatev1.HttpRequest{Url: c.url}})
+		if (err == nil) != c.ahead {
+			t.Errorf("%s in the mode %s: Explain says %v, Fetch %v", c.url, c.mode, said.GetGoesAhead(), err)
+		}
+		if err == nil && answer.(*fetchReply).GetReport().GetWouldDeny() != c.wouldDenied {
+			t.Errorf("%s in the mode %s: the report is %v", c.url, c.mode, answer.(*fetchReply).GetReport())
+		}
+	}
+}
+
 func TestExplainRefusesUnknownCallers(t *testing.T) {
 	answer, err := explainer{Server: explained(t, typicalTransport(10))}.Explain(t.Context(), explainURL("GET", "https://api.example.com/"))
 	if got := tell(t, err); answer != nil || got.code != codes.Unauthenticated || got.reason != "CALLER_UNKNOWN" {
@@ -191,7 +229,7 @@ func agree(t *testing.T, m *fetchgatev1.FetchRequest) string {
 	if err == nil {
 		report := answer.(*fetchReply).GetReport()
 		wantExplained(t, said, &fetchgatev1.ExplainResponse{
-			Allowed: true, Rule: report.GetRule(), Generation: report.GetGeneration(), Clamped: report.GetClamped(), Limits: report.GetLimits(),
+			Allowed: true, Mode: "enforce", GoesAhead: true, Rule: report.GetRule(), Generation: report.GetGeneration(), Clamped: report.GetClamped(), Limits: report.GetLimits(),
 			CanonicalUrl: report.GetAttempts()[0].GetHops()[0].GetUrl(), RuleLocation: said.RuleLocation, Why: said.Why, Checks: said.Checks,
 		})
 		return "allowed"

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/body"
@@ -26,24 +25,32 @@ func (d *draft) fields(m *fetchgatev1.HttpRequest) {
 	if !ok {
 		return
 	}
-	defaults := d.defaults(m, given)
+	omitted := d.omitted(m, given)
 	if d.plan.Verbatim {
 		d.plan.Fields = given
 		return
 	}
-	own := append(d.plan.Fields, defaults...)
-	for _, f := range own {
+	fields := given
+	add := func(f fetch.Field) {
 		if _, named := fetch.Get(given, f.Name); !named {
-			given = append(given, f)
+			fields = append(fields, f)
 		}
 	}
-	d.plan.Fields = given
+	for _, f := range d.plan.Fields {
+		add(f)
+	}
+	for i, f := range d.defaultFields {
+		if !omitted[i] {
+			add(f)
+		}
+	}
+	d.plan.Fields = fields
 }
 
 // checked returns the fields of a list of the request, beside those that were
 // checked before, and false if one is wrong.
 func (d *draft) checked(place fetch.FieldPlace, path string, list []*fetchgatev1.HeaderField, beside []fetch.Field) ([]fetch.Field, bool) {
-	fields := make([]fetch.Field, 0, len(list)+4)
+	fields := make([]fetch.Field, 0, len(list)+1+defaultCount) // and a Content-Type
 	for _, f := range list {
 		fields = append(fields, fetch.Field{Name: f.GetName(), Value: f.GetValue()})
 	}
@@ -54,46 +61,42 @@ func (d *draft) checked(place fetch.FieldPlace, path string, list []*fetchgatev1
 	return fields, err == nil
 }
 
+// defaultNames are the names of the default fields.
+var defaultNames = [defaultCount]string{"User-Agent", "Accept", "Accept-Encoding"}
+
+const defaultCount = 3
+
 // defaultFields are those of requests that omit none. Nobody writes to their
 // values.
-func defaultFields(userAgent string) []fetch.Field {
-	return []fetch.Field{
-		{Name: "User-Agent", Value: []byte(userAgent)},
-		{Name: "Accept", Value: []byte("*/*")},
-		{Name: "Accept-Encoding", Value: []byte(body.AcceptEncoding)},
-	}
-}
-
-// defaults returns the default fields that the request does not omit.
-func (d *draft) defaults(m *fetchgatev1.HttpRequest, given []fetch.Field) []fetch.Field {
-	fields := slices.Clone(d.defaultFields)
-	// A part of a coded body cannot be decoded, and a body that is to stay as
-	// it is should not be coded for our sake.
-	if _, part := fetch.Get(given, "Range"); !d.plan.Response.Decode || part {
-		fields = slices.DeleteFunc(fields, func(f fetch.Field) bool { return f.Name == "Accept-Encoding" })
-	}
-	for i, name := range m.GetOmitDefaultFields() {
-		if !isDefaultField(name) {
-			if len(d.violations) >= maxViolations {
-				break
-			}
-			d.wrong(fmt.Sprintf("request.omit_default_fields[%d]", i), "%+.64q is not a default field; those are user-agent, accept and accept-encoding", name)
-			continue
-		}
-		for j := range fields {
-			if strings.EqualFold(fields[j].Name, name) {
-				fields = append(fields[:j], fields[j+1:]...)
-				break
-			}
-		}
+func defaultFields(userAgent string) (fields [defaultCount]fetch.Field) {
+	for i, value := range [defaultCount]string{userAgent, "*/*", body.AcceptEncoding} {
+		fields[i] = fetch.Field{Name: defaultNames[i], Value: []byte(value)}
 	}
 	return fields
 }
 
-func isDefaultField(name string) bool {
-	switch strings.ToLower(name) {
-	case "user-agent", "accept", "accept-encoding":
-		return true
+// omitted tells which default fields the request does without, by their place.
+func (d *draft) omitted(m *fetchgatev1.HttpRequest, given []fetch.Field) (omitted [defaultCount]bool) {
+	// A part of a coded body cannot be decoded, and a body that is to stay as
+	// it is should not be coded for our sake.
+	if _, part := fetch.Get(given, "Range"); !d.plan.Response.Decode || part {
+		omitted[defaultField("Accept-Encoding")] = true
 	}
-	return false
+	for i, name := range m.GetOmitDefaultFields() {
+		place := defaultField(name)
+		if place >= 0 {
+			omitted[place] = true
+			continue
+		}
+		if len(d.violations) >= maxViolations {
+			break
+		}
+		d.wrong(fmt.Sprintf("request.omit_default_fields[%d]", i), "%+.64q is not a default field; those are user-agent, accept and accept-encoding", name)
+	}
+	return omitted
+}
+
+// defaultField is the place of the default field called name; -1 if there is none.
+func defaultField(name string) int {
+	return slices.IndexFunc(defaultNames[:], func(known string) bool { return fetch.EqualFold(name, known) })
 }

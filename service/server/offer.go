@@ -62,11 +62,14 @@ const toLeaveOut = "this server does not offer it; leave it out"
 // this server does not carry out or does not know, at most maxViolations, in the
 // order of their paths.
 func refuseNotOffered(m proto.Message) []violation {
-	var w walk
+	w := walk{steps: make([]step, 0, maxSteps)}
 	w.message(m.ProtoReflect(), false)
 	slices.SortFunc(w.found, func(a, b violation) int { return cmp.Compare(a.path, b.path) })
 	return w.found
 }
+
+// maxSteps is how deep messages lie in requests that are offered.
+const maxSteps = 8
 
 // walk goes over the fields of a message that are set.
 type walk struct {
@@ -87,12 +90,16 @@ type step struct {
 // sees what it has to do without.
 func (w *walk) message(m protoreflect.Message, refused bool) {
 	before := len(w.found)
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	fields := m.Descriptor().Fields()
+	for i := 0; i < fields.Len() && !w.full(); i++ {
+		fd := fields.Get(i)
+		if !m.Has(fd) {
+			continue
+		}
 		w.steps = append(w.steps, step{field: fd})
-		w.value(fd, v, refused || !offered[fd.FullName()])
+		w.value(fd, m.Get(fd), refused || !offered[fd.FullName()])
 		w.steps = w.steps[:len(w.steps)-1]
-		return !w.full()
-	})
+	}
 	for unknown := m.GetUnknown(); len(unknown) > 0 && !w.full(); {
 		number, _, n := protowire.ConsumeField(unknown)
 		if n < 0 {

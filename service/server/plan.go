@@ -19,7 +19,7 @@ type planner struct {
 	limits fetch.Limits
 	tls    fetch.TLSSettings
 	// defaultFields go with requests that do not omit them.
-	defaultFields []fetch.Field
+	defaultFields [defaultCount]fetch.Field
 	generation    int64
 	held          fetch.Credentials
 	// underscores tells that policy may let names of fields have '_'.

@@ -102,23 +102,35 @@ func (d *draft) unique(c fetch.Credential) error {
 func judgeCredentials(plan *fetch.Plan, d policy.Decision, answer *fetchgatev1.ExplainResponse) {
 	uses, denied := engine.Credentials(plan, d)
 	if denied != nil {
-		answer.Allowed, answer.Why, answer.Hint = false, denied.Message, denied.Hint
+		answer.Allowed, answer.GoesAhead, answer.Why, answer.Hint = false, false, denied.Message, denied.Hint
+		answer.Mode = "enforce" // no other lets it go ahead
 		answer.Checks = append(answer.Checks, &fetchgatev1.PolicyCheck{Check: "credential", Detail: denied.Message})
 		return
 	}
 	for _, u := range uses {
-		detail := "one of the request goes along: " + u.Kind
-		switch {
-		case u.Dropped && !plan.Held.Named(u.Name).For(plan.Caller):
-			// What others use is not its business.
-			detail = "one of the rule is left out: it is not bound to this caller"
-		case u.Dropped:
-			detail = fmt.Sprintf("the rule's %q is left out: it is not bound to this caller, origin, method and path", u.Name)
-		case u.Name != "":
-			detail = fmt.Sprintf("%q goes along: %s", u.Name, u.Kind)
+		if u.Name != "" && !u.Dropped {
+			answer.Credentials = append(answer.Credentials, u.Name)
 		}
-		answer.Checks = append(answer.Checks, &fetchgatev1.PolicyCheck{Check: "credential", Passed: true, Detail: detail})
+		answer.Checks = append(answer.Checks, &fetchgatev1.PolicyCheck{
+			Check: "credential", Passed: true, Detail: useDetail(u, plan.Destination.Scheme),
+		})
 	}
+}
+
+// useDetail says what becomes of a credential of the first hop, which goes over
+// that scheme.
+func useDetail(u fetch.CredentialUse, scheme string) string {
+	switch {
+	case u.Foreign: // what others use is not the caller's business
+		return "one of the rule is left out: it is not bound to this caller"
+	case u.Dropped && scheme != "https":
+		return fmt.Sprintf("the rule's %q is left out: what the server holds goes over https alone, to this machine too", u.Name)
+	case u.Dropped:
+		return fmt.Sprintf("the rule's %q is left out: it is not bound to this caller, origin, method and path", u.Name)
+	case u.Name != "":
+		return fmt.Sprintf("%q goes along: %s", u.Name, u.Kind)
+	}
+	return "one of the request goes along: " + u.Kind
 }
 
 // tellEchoes warns of upstreams that showed secrets.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/tls"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -19,7 +20,7 @@ func reportMessage(r *fetch.Report, full bool) *fetchgatev1.FetchReport {
 		WireBytes: r.WireBytes, BodyBytes: r.BodyBytes, RequestBytes: r.RequestBytes,
 		Total: durationpb.New(r.Total), Generation: r.Generation, Rule: r.Rule, Clamped: r.Clamped,
 		DecodedCodings: r.Codings, UrlEncoded: r.Destination.Encoded, HistoryCut: int32(r.HistoryCut),
-		RetrySuppressed: suppressedValue(r.Suppressed), FetchId: r.ID,
+		RetrySuppressed: suppressedValue(r.Suppressed), FetchId: r.ID, WouldDeny: wouldDeny(r),
 	}
 	if !full {
 		return m
@@ -29,6 +30,18 @@ func reportMessage(r *fetch.Report, full bool) *fetchgatev1.FetchReport {
 		m.Attempts = append(m.Attempts, attemptMessage(&r.Attempts[i]))
 	}
 	return m
+}
+
+// wouldDeny tells that rules deny a hop that went ahead all the same.
+func wouldDeny(r *fetch.Report) bool {
+	for i := range r.Attempts {
+		for j := range r.Attempts[i].Hops {
+			if r.Attempts[i].Hops[j].WouldDeny != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // summaryEvent ends a stream.
@@ -98,17 +111,52 @@ func attemptMessage(a *fetch.Attempt) *fetchgatev1.Attempt {
 	return m
 }
 
-// maxHopURLBytes is the most of a hop's URL in a report: upstreams choose it, and
-// a report can have hundreds.
-const maxHopURLBytes = 1 << 10
+// What a report says of one hop is bounded: upstreams choose how many there are,
+// and it can be hundreds.
+const (
+	// maxHopURLBytes is the most of its URL, which upstreams choose too.
+	maxHopURLBytes = 1 << 10
+	// maxHopDenialBytes is the most of why rules would deny it.
+	maxHopDenialBytes = 512
+	// maxHopCredentials are twice as many as a request can name.
+	maxHopCredentials = 2 * maxCredentials
+)
 
 // shortened cuts the URL of a hop, which is ASCII.
 func shortened(url string) string { return url[:min(len(url), maxHopURLBytes)] }
+
+// denialMessage is why rules would deny a hop, as the caller of one that they do
+// deny is told; empty for nil. What is for the operator alone stays out.
+func denialMessage(d *fetch.Denied) string {
+	if d == nil {
+		return ""
+	}
+	whole := d.Message
+	if d.Hint != "" {
+		whole += ". " + d.Hint
+	}
+	return strings.ToValidUTF8(whole[:min(len(whole), maxHopDenialBytes)], "")
+}
+
+// credentialUses are what became of the credentials of a hop: those that went
+// along in their order, then those that did not. The caller is not told of what is
+// bound to others.
+func credentialUses(uses []fetch.CredentialUse) (list []*fetchgatev1.CredentialUse) {
+	for _, dropped := range []bool{false, true} {
+		for _, u := range uses {
+			if u.Dropped == dropped && !u.Foreign && len(list) < maxHopCredentials {
+				list = append(list, &fetchgatev1.CredentialUse{Name: u.Name, Kind: u.Kind, Applied: !u.Dropped})
+			}
+		}
+	}
+	return list
+}
 
 func hopMessage(h *fetch.Hop) *fetchgatev1.Hop {
 	t := h.Facts.Times
 	m := &fetchgatev1.Hop{
 		Url: shortened(h.Destination.RedactedURL()), Method: h.Method, Status: int32(h.Status), Rule: h.Rule,
+		WouldDeny: denialMessage(h.WouldDeny), Credentials: credentialUses(h.Credentials),
 		Timings: &fetchgatev1.Timings{
 			Pool: elapsed(t.Pool), Dns: elapsed(t.DNS), Connect: elapsed(t.Connect), Tls: elapsed(t.TLS),
 			Send: elapsed(t.Send), FirstByte: elapsed(t.FirstByte), Total: elapsed(t.Total),
@@ -138,9 +186,13 @@ func connectionMessage(f fetch.Facts) *fetchgatev1.ConnectionInfo {
 
 // headMessage is a head as the contract has it.
 func headMessage(h fetch.Head, url string) *fetchgatev1.HttpHead {
-	return &fetchgatev1.HttpHead{
-		Protocol: h.Protocol, Status: int32(h.Status), Reason: h.Reason, Headers: fieldMessages(h.Fields), Url: url,
-	}
+	return setHead(new(fetchgatev1.HttpHead), h, url)
+}
+
+// setHead makes m, which is new, that message.
+func setHead(m *fetchgatev1.HttpHead, h fetch.Head, url string) *fetchgatev1.HttpHead {
+	m.Protocol, m.Status, m.Reason, m.Headers, m.Url = h.Protocol, int32(h.Status), h.Reason, fieldMessages(h.Fields), url
+	return m
 }
 
 // fieldMessages allocates the messages of a whole list at once.

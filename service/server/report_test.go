@@ -1,9 +1,11 @@
 package server
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -51,7 +53,7 @@ func TestReportSaysEverything(t *testing.T) {
 	want := &fetchgatev1.FetchReport{
 		AttemptCount: 1, HopCount: 1, WireBytes: 2, BodyBytes: 3, RequestBytes: 4, Total: ms(1),
 		Generation: 5, Rule: "partner", Clamped: []string{"options.timeouts.total"}, DecodedCodings: []string{"gzip", "br"}, UrlEncoded: true, HistoryCut: 6,
-		RetrySuppressed: fetchgatev1.RetrySuppressed_RETRY_SUPPRESSED_BUDGET, FetchId: "0fetch",
+		RetrySuppressed: fetchgatev1.RetrySuppressed_RETRY_SUPPRESSED_BUDGET, FetchId: "0fetch", WouldDeny: true,
 		Limits: &fetchgatev1.EffectiveLimits{
 			Pool: ms(10), Dns: ms(11), Connect: ms(12), Tls: ms(13), ResponseHeader: ms(14), IdleRead: ms(15), Write: ms(16), Attempt: ms(17), Total: ms(18),
 			MaxHeadBytes: 20, MaxHeadFields: 21, MaxBodyBytes: proto.Int64(22),
@@ -62,7 +64,9 @@ func TestReportSaysEverything(t *testing.T) {
 			Reason: fetchgatev1.FailureReason_FAILURE_REASON_HEAD_TIMEOUT, Message: "no head came",
 			Hops: []*fetchgatev1.Hop{{
 				Url: "https://example.com/path?[redacted]", Method: "PUT", Status: 40, Rule: "hop's",
-				Timings: &fetchgatev1.Timings{Pool: ms(60), Dns: ms(61), Connect: ms(62), Tls: ms(63), Send: ms(64), FirstByte: ms(65), Total: ms(66)},
+				WouldDeny:   "no rule allows PUT https://example.com. Ask team-a.",
+				Credentials: []*fetchgatev1.CredentialUse{{Name: "partner", Kind: "bearer", Applied: true}, {Kind: "api_key"}},
+				Timings:     &fetchgatev1.Timings{Pool: ms(60), Dns: ms(61), Connect: ms(62), Tls: ms(63), Send: ms(64), FirstByte: ms(65), Total: ms(66)},
 				Connection: &fetchgatev1.ConnectionInfo{
 					RemoteAddress: "192.0.2.1:443", Protocol: "HTTP/2", Reused: true, DialCount: 50, StaleCount: 51,
 					Tls: &fetchgatev1.TlsInfo{
@@ -128,10 +132,38 @@ func TestReportOfAConnection(t *testing.T) {
 	}
 }
 
-// TestReportShowsNoQuery: a report is for logs, too.
+// TestReportShowsNoQuery: a report is for logs, too, nor what is for the operator
+// or for other callers.
 func TestReportShowsNoQuery(t *testing.T) {
-	if text := prototext.Format(reportMessage(fullReport(), true)); strings.Contains(text, "hunter2") {
-		t.Errorf("the report shows a query: %s", text)
+	if text := prototext.Format(reportMessage(fullReport(), true)); strings.Contains(text, "hunter2") || strings.Contains(text, "hush") {
+		t.Errorf("the report shows a query, or what others may know: %s", text)
+	}
+}
+
+// TestReportIsBounded: as many hops as there can be, each with as much to say as
+// there can be, leave half of an answer to the response.
+func TestReportIsBounded(t *testing.T) {
+	long := strings.Repeat("é", 2000)
+	hop := fullReport().Attempts[0].Hops[0]
+	hop.Destination.Target, hop.WouldDeny = "/"+strings.Repeat("a", 16<<10), &fetch.Denied{Message: "x" + long, Hint: long}
+	hop.Credentials = nil
+	for range 100 {
+		hop.Credentials = append(hop.Credentials, fetch.CredentialUse{Name: strings.Repeat("n", 64), Kind: "client_certificate"})
+	}
+	r := fullReport()
+	r.Attempts[0].Hops = slices.Repeat([]fetch.Hop{hop}, 33) // 30 redirects, one 417 and one 401
+	r.Attempts = slices.Repeat(r.Attempts, 10)
+	got := reportMessage(r, true)
+	first := got.GetAttempts()[0].GetHops()[0]
+	if n := len(first.GetCredentials()); n != 16 {
+		t.Errorf("a hop has %d credentials", n)
+	}
+	if why := first.GetWouldDeny(); len(why) > 512 || len(why) < 510 || !utf8.ValidString(why) {
+		t.Errorf("a hop's denial has %d bytes: %q", len(why), why)
+	}
+	size := proto.Size(got)
+	if t.Logf("%d bytes", size); size > maxAnswerBytes/2 {
+		t.Errorf("a report has %d bytes", size)
 	}
 }
 

@@ -131,15 +131,15 @@ type explainer struct {
 // Register adds the services to r. Fetch and StreamFetch have handlers of our
 // own, since their answers leave in a form that Codec encodes without a copy of
 // the body.
-func (s *Server) Register(r grpc.ServiceRegistrar) {
+//
+// Fetch is registered as gRPC itself carries out a unary RPC, as a stream of one
+// message each way: only so can what is left of an answer be looked at after it
+// was sent. gRPC's interceptors do not see such a stream; around is called in
+// their place, nil means that none is.
+func (s *Server) Register(r grpc.ServiceRegistrar, around grpc.UnaryServerInterceptor) {
 	desc := fetchgatev1.FetchService_ServiceDesc
-	desc.Methods = slices.Clone(desc.Methods)
-	for i := range desc.Methods {
-		if desc.Methods[i].MethodName == "Fetch" {
-			desc.Methods[i].Handler = s.serveFetch
-		}
-	}
-	desc.Streams = slices.Clone(desc.Streams)
+	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Fetch" })
+	desc.Streams = append(slices.Clone(desc.Streams), grpc.StreamDesc{StreamName: "Fetch", Handler: s.fetchHandler(around)})
 	for i := range desc.Streams {
 		if desc.Streams[i].StreamName == "StreamFetch" {
 			desc.Streams[i].Handler = s.serveStreamFetch
@@ -149,18 +149,29 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	fetchgatev1.RegisterPolicyServiceServer(r, explainer{Server: s})
 }
 
-func (s *Server) serveFetch(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-	m := new(fetchgatev1.FetchRequest)
-	if err := decode(m); err != nil {
-		return nil, err
-	}
-	if intercept == nil {
-		return s.fetch(ctx, m)
+// fetchHandler answers the Fetch of a stream of one message each way.
+func (s *Server) fetchHandler(around grpc.UnaryServerInterceptor) grpc.StreamHandler {
+	if around == nil {
+		around = func(ctx context.Context, m any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			return next(ctx, m)
+		}
 	}
 	method := &grpc.UnaryServerInfo{Server: s, FullMethod: fetchgatev1.FetchService_Fetch_FullMethodName}
-	return intercept(ctx, m, method, func(ctx context.Context, m any) (any, error) {
-		return s.fetch(ctx, m.(*fetchgatev1.FetchRequest))
-	})
+	fetch := func(ctx context.Context, m any) (any, error) { return s.fetch(ctx, m.(*fetchgatev1.FetchRequest)) }
+	return func(_ any, stream grpc.ServerStream) error {
+		m := new(fetchgatev1.FetchRequest)
+		if err := stream.RecvMsg(m); err != nil {
+			return err
+		}
+		answer, err := around(stream.Context(), m, method, fetch)
+		if err != nil {
+			return err
+		}
+		if err = stream.SendMsg(answer); err == nil && stream.Context().Err() != nil {
+			dropped(answer)
+		}
+		return err
+	}
 }
 
 func (s *Server) serveStreamFetch(_ any, stream grpc.ServerStream) error {

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -331,44 +332,124 @@ func TestAnswersFitWhateverTheOperatorAllows(t *testing.T) {
 	}
 }
 
-// TestRegister: the two RPCs that are offered have handlers of ours, by which
-// interceptors see the method and the message; all others say that they are not.
+// unary is the server's end of a Fetch.
+type unaryStream struct {
+	*callerStream
+	request  proto.Message
+	receives error
+	// sends is what becomes of an answer.
+	sends func(mem.BufferSlice) error
+}
+
+func (u *unaryStream) RecvMsg(m any) error {
+	proto.Merge(m.(proto.Message), u.request)
+	return u.receives
+}
+
+func (u *unaryStream) SendMsg(m any) error {
+	wire, err := NewCodec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	return u.sends(wire)
+}
+
+// TestRegister: the two RPCs that are offered have handlers of ours, by which what
+// goes around Fetch sees the method and the message; all others say that they are
+// not.
 func TestRegister(t *testing.T) {
 	s := serverOver(t, typicalTransport(1), fetch.DefaultLimits())
-	registered := &registrar{}
-	s.Register(registered)
-	if len(registered.descs) != 2 {
-		t.Fatalf("%d services are registered", len(registered.descs))
+	registered, seen := &registrar{}, ""
+	s.Register(registered, func(ctx context.Context, m any, of *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		seen = of.FullMethod
+		return next(ctx, m)
+	})
+	if len(registered.descs) != 2 || len(registered.descs[0].Methods) != 0 {
+		t.Fatalf("%d services are registered, the first with %d methods of gRPC's own", len(registered.descs), len(registered.descs[0].Methods))
 	}
-	decode := func(m any) error {
-		proto.Merge(m.(proto.Message), typicalRequest())
-		return nil
+	for _, of := range registered.descs[0].Streams {
+		want, isFetch := codes.OK, of.StreamName == "Fetch"
+		var stream grpc.ServerStream = &callerStream{stubStream: &stubStream{t: t}, ctx: asked(t), m: &fetchgatev1.StreamFetchRequest{Request: typicalRequest().Request}}
+		switch {
+		case isFetch && (of.ClientStreams || of.ServerStreams):
+			t.Error("Fetch is not unary")
+		case isFetch:
+			stream = &unaryStream{callerStream: &callerStream{ctx: asked(t)}, request: typicalRequest(), sends: freed}
+		case of.StreamName != "StreamFetch":
+			want = codes.Unimplemented
+		}
+		seen = ""
+		if err := of.Handler(registered.services[0], stream); status.Code(err) != want {
+			t.Errorf("%s ends with %v, want %v", of.StreamName, err, want)
+		}
+		if isFetch != (seen == "/fetchgate.v1.FetchService/Fetch") {
+			t.Errorf("around %s, %q was seen", of.StreamName, seen)
+		}
 	}
-	for _, method := range registered.descs[0].Methods {
-		seen := ""
-		answer, err := method.Handler(nil, asked(t), decode, func(ctx context.Context, m any, of *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			seen = of.FullMethod
-			return next(ctx, m)
+}
+
+func freed(wire mem.BufferSlice) error {
+	wire.Free()
+	return nil
+}
+
+// TestFetchEndsAsItsStreamDoes: what goes wrong with a Fetch around its answer is
+// its error, and nothing stays held.
+func TestFetchEndsAsItsStreamDoes(t *testing.T) {
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		around          grpc.UnaryServerInterceptor
+		receives, sends error
+		want            error
+	}{
+		"it does not":                   {},
+		"a request that cannot be read": {receives: broken, want: broken},
+		"an answer that cannot be sent": {sends: broken, want: broken},
+		"it is refused before": {want: broken, around: func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+			return nil, broken
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serverOver(t, typicalTransport(1), fetch.DefaultLimits())
+			stream := &unaryStream{callerStream: &callerStream{ctx: asked(t)}, request: typicalRequest(), receives: c.receives,
+				sends: func(wire mem.BufferSlice) error {
+					wire.Free()
+					return c.sends
+				}}
+			if err := s.fetchHandler(c.around)(nil, stream); !errors.Is(err, c.want) {
+				t.Errorf("it ends with %v, want %v", err, c.want)
+			}
+			if live, held := s.admission.Load(); live != 0 || held != 0 {
+				t.Errorf("%d fetches and %d bytes are still counted", live, held)
+			}
 		})
-		if _, isReply := answer.(*fetchReply); method.MethodName != "Fetch" || seen != "/fetchgate.v1.FetchService/Fetch" || err != nil || !isReply {
-			t.Errorf("%s answers %T, %v; the interceptor saw %q", method.MethodName, answer, err, seen)
-		}
-		encoded(t, answer)
-		if answer, err := method.Handler(nil, asked(t), decode, nil); err != nil {
-			t.Errorf("without an interceptor, %s answers %v", method.MethodName, err)
-		} else {
-			encoded(t, answer)
-		}
-		broken := errors.New("no message")
-		if _, err := method.Handler(nil, asked(t), func(any) error { return broken }, nil); !errors.Is(err, broken) {
-			t.Errorf("of a request that cannot be read, %s says %v", method.MethodName, err)
-		}
 	}
-	for _, stream := range registered.descs[0].Streams {
-		err := stream.Handler(registered.services[0], &callerStream{stubStream: &stubStream{t: t}, ctx: asked(t), m: &fetchgatev1.StreamFetchRequest{Request: typicalRequest().Request}})
-		if want := map[bool]codes.Code{true: codes.OK, false: codes.Unimplemented}[stream.StreamName == "StreamFetch"]; status.Code(err) != want {
-			t.Errorf("%s ends with %v, want %v", stream.StreamName, err, want)
-		}
+}
+
+// TestAnswersThatGRPCDrops: an answer that is sent as its RPC ends is held no
+// more, though gRPC never frees it.
+func TestAnswersThatGRPCDrops(t *testing.T) {
+	for name, err := range map[string]error{"a response": nil, "a failure": fetch.Fail(fetch.ReasonConnectRefused, "nobody is there", nil)} {
+		t.Run(name, func(t *testing.T) {
+			upstream := typicalTransport(1)
+			upstream.err = err
+			s := serverOver(t, upstream, fetch.DefaultLimits())
+			ctx, end := context.WithCancel(asked(t))
+			defer end()
+			stream := &unaryStream{callerStream: &callerStream{ctx: ctx}, request: typicalRequest(), sends: func(mem.BufferSlice) error {
+				if _, held := s.admission.Load(); held == 0 {
+					t.Error("nothing is held for the answer")
+				}
+				end()
+				return nil
+			}}
+			if err := s.fetchHandler(nil)(nil, stream); err != nil {
+				t.Error(err)
+			}
+			if live, held := s.admission.Load(); live != 0 || held != 0 {
+				t.Errorf("%d fetches and %d bytes are still counted", live, held)
+			}
+		})
 	}
 }
 

@@ -36,6 +36,24 @@ type wholeSink struct {
 	expected int64   // bytes of body, where the head says it
 	refused  *limit.Refused
 	spare    [1]byte // lent when there is no memory, so that Data can say so
+
+	// The parts of the answer, which are allocated with the sink.
+	head    fetchgatev1.HttpHead
+	outcome fetchgatev1.FetchResponse_Response
+	answer  fetchgatev1.FetchResponse
+	reply   fetchReply
+}
+
+// newWholeSink returns a sink for at most that many bytes of body, whose memory
+// counts against the lease.
+func newWholeSink(l *limit.Lease, most int64) *wholeSink {
+	s := &struct {
+		wholeSink
+		memory held
+	}{}
+	s.memory.pool, s.memory.lease = buffers, l
+	s.held, s.max = &s.memory, most
+	return &s.wholeSink
 }
 
 func (s *wholeSink) Interim(h fetch.Head) error {
@@ -49,7 +67,7 @@ func (s *wholeSink) Hop(h fetch.Head, url string) error {
 }
 
 func (s *wholeSink) Head(h fetch.Head, url string) error {
-	s.response.Head = headMessage(h, url)
+	s.response.Head = setHead(&s.head, h, url)
 	if v, ok := fetch.Get(h.Fields, "Content-Length"); ok {
 		// What is not a number was refused before; a coded body grows as it goes.
 		s.expected, _ = strconv.ParseInt(string(v), 10, 64)
@@ -116,6 +134,14 @@ func (s *wholeSink) take() mem.Buffer {
 	return mem.NewBuffer(b, s.held)
 }
 
+// whole is the answer with the response. The codec owns the body then.
+func (s *wholeSink) whole(report *fetchgatev1.FetchReport) *fetchReply {
+	s.outcome.Response = &s.response
+	s.answer.Report, s.answer.Outcome = report, &s.outcome
+	s.reply = fetchReply{FetchResponse: &s.answer, body: s.take(), held: s.held}
+	return &s.reply
+}
+
 // fit makes the response fit into one message, though each of its parts is
 // within its own limit: the heads before the final one are left out first. The
 // error is the failure of one that does not fit even so.
@@ -179,15 +205,15 @@ func (s *wholeSink) failed(m *fetchgatev1.FetchResponse) *failureReply {
 	}
 	b, refused := s.held.take(proto.Size(m))
 	if refused != nil {
-		return &failureReply{FetchResponse: m}
+		return &failureReply{FetchResponse: m, held: s.held}
 	}
 	wire, err := proto.MarshalOptions{}.MarshalAppend((*b)[:0], m)
 	if err != nil { // gRPC will say so
 		s.held.Put(b)
-		return &failureReply{FetchResponse: m}
+		return &failureReply{FetchResponse: m, held: s.held}
 	}
 	*b = wire
-	return &failureReply{FetchResponse: m, wire: mem.NewBuffer(b, s.held)}
+	return &failureReply{FetchResponse: m, wire: mem.NewBuffer(b, s.held), held: s.held}
 }
 
 // discard gives the body's buffer back.
@@ -279,6 +305,8 @@ func (s *streamSink) send() {
 			free(m)
 		} else if err := s.stream.SendMsg(m); err != nil {
 			s.failed.Store(&err)
+		} else if s.ctx.Err() != nil {
+			s.held.forfeit() // as dropped does
 		}
 		s.sending.Add(-1)
 	}

@@ -93,6 +93,7 @@ func (b *instantBody) ReadChunk(get func() []byte) ([]byte, bool, error) {
 }
 
 func (*instantBody) Close() error { return nil }
+func (*instantBody) Cut()         {}
 
 // serverOver is a server without rules over a transport of the test.
 func serverOver(t testing.TB, transport fetch.Transport, limits fetch.Limits) *Server {
@@ -213,7 +214,7 @@ func typicalTransport(bodyBytes int) *instant {
 func accounted(t testing.TB, pool mem.BufferPool) *held {
 	t.Helper()
 	admission := limit.NewAdmission(fetch.DefaultLimits())
-	lease, refused := admission.Admit("shop", netip.Addr{}, nil)
+	lease, refused := admission.Admit("shop", limit.Peer{}, nil)
 	if refused != nil {
 		t.Fatal(refused)
 	}

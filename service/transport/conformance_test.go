@@ -796,6 +796,57 @@ func TestCancelLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestCutEndsABody: who waits for a body that is cut goes on at once with a
+// failure, and its connection, which over HTTP/1.1 can serve no other, with it.
+// To cut a body that has ended harms nobody.
+func TestCutEndsABody(t *testing.T) {
+	overAll(t, func(t *testing.T, p protocol) {
+		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "hello")
+			w.(http.Flusher).Flush()
+			if r.URL.Path == "/waits" {
+				<-r.Context().Done()
+			}
+		})
+		tr := p.newTransport(t)
+		r := get(t, u.url+"/waits", p)
+		r.Timeouts.Idle = time.Minute
+		resp, _, err := tr.RoundTrip(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(resp.Body, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(10*time.Millisecond, resp.Body.Cut)
+		if n, err := resp.Body.Read(make([]byte, 5)); n != 0 || err == nil || err == io.EOF {
+			t.Errorf("%d bytes and %v were read behind the cut", n, err)
+		}
+		resp.Body.Close()
+		resp.Body.Cut()
+
+		r = get(t, u.url+"/", p)
+		ended, facts, err := tr.RoundTrip(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if isShared := p.is == "HTTP/2"; facts.Reused != isShared {
+			t.Errorf("on a connection that was used before: %t", facts.Reused)
+		}
+		if _, err := io.ReadAll(ended.Body); err != nil {
+			t.Fatal(err)
+		}
+		next, facts, err := tr.RoundTrip(t.Context(), get(t, u.url+"/", p))
+		if err != nil || !facts.Reused {
+			t.Fatalf("the connection is not used again: %+v, %v", facts, err)
+		}
+		ended.Body.Cut()
+		if b, err := io.ReadAll(next.Body); string(b) != "hello" || err != nil {
+			t.Errorf("after another body was cut, %q and %v were read", b, err)
+		}
+	})
+}
+
 // TestCancelBeforeTheRequest ends the context while the connection is made.
 func TestCancelBeforeTheRequest(t *testing.T) {
 	began := make(chan struct{}, 1)

@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +50,7 @@ type exchange struct {
 	req *fetch.Request
 	// authority is the value of Host or :authority.
 	authority string
-	upload    *upload
+	upload    upload
 
 	// facts has no stage; that is in at, which timers read.
 	facts fetch.Facts
@@ -72,13 +71,16 @@ type exchange struct {
 	resent bool
 	after  time.Time
 	// until is when the patience for a connection ends.
-	until   time.Time
-	release func(why fetch.CloseCause)
-	endOnce *sync.Once
+	until time.Time
+	// conn is what it is under way on, ended that it has been given back to pool.
+	conn  *conn
+	pool  *pool
+	ended atomic.Bool
 }
 
 func newExchange(r *fetch.Request) *exchange {
-	x := &exchange{req: r, start: time.Now(), upload: newUpload(r), authority: r.HostField}
+	x := &exchange{req: r, start: time.Now(), authority: r.HostField}
+	x.upload.open(r)
 	if x.authority == "" {
 		x.authority = originOf(r).Authority()
 	}
@@ -96,9 +98,10 @@ func (x *exchange) name() string { return originOf(x.req).HostPort() }
 // enter notes the stage that x comes to.
 func (x *exchange) enter(s fetch.Stage) { x.at.Store(s) }
 
-// begin starts the exchange on a connection, which release gives back.
-func (x *exchange) begin(release func(why fetch.CloseCause)) {
-	x.release, x.endOnce = release, new(sync.Once)
+// begin starts the exchange on a connection of a pool.
+func (x *exchange) begin(p *pool, c *conn) {
+	x.pool, x.conn = p, c
+	x.ended.Store(false)
 	x.sent.Store(0)
 	x.begun.Store(x.now())
 	x.wrote.Store(0)
@@ -110,7 +113,9 @@ func (x *exchange) begin(release func(why fetch.CloseCause)) {
 // empty means that it may carry more. ClosedError closes no connection that other
 // requests may be on.
 func (x *exchange) end(why fetch.CloseCause) {
-	x.endOnce.Do(func() { x.release(why) })
+	if x.ended.CompareAndSwap(false, true) {
+		x.pool.release(x.conn, x.closeCause(why))
+	}
 }
 
 // closeCause is why the connection closes after x, which ended as why says.
@@ -186,8 +191,8 @@ func (x *exchange) tooManyDials() *fetch.Failure {
 	return f
 }
 
-// ended returns the error of a hop whose ctx has ended.
-func (x *exchange) ended(ctx context.Context) error {
+// givenUp returns the error of a hop whose ctx has ended.
+func (x *exchange) givenUp(ctx context.Context) error {
 	return fmt.Errorf("the exchange with %s was given up: %w", x.name(), ctx.Err())
 }
 

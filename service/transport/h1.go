@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -80,16 +81,33 @@ type turn struct {
 	uploaded chan struct{} // closed when all is sent, or cannot be; nil if nothing is being sent
 	upgrade  *upgraded     // what became of the connection; nil unless it changed its protocol
 
+	resp     fetch.Response
 	framing  h1.Framing
 	received int64 // bytes of the body
 	trailers []fetch.Field
 	err      error // how the response ended; nil until then
+	// fate is decided once: by Cut, or by the end of the response.
+	fate atomic.Int32
 
 	mu       sync.Mutex
 	headDone bool  // the final head is there: its time is over
 	writeErr error // why not all of the request was sent
 	// writeTime is how long a write may take.
 	writeTime time.Duration
+}
+
+// The fates of a turn; 0 is none yet.
+const (
+	wasCut = iota + 1
+	wasRead
+)
+
+// Cut implements fetch.Body. The connection of a response that was read to its end
+// may be another's by now.
+func (t *turn) Cut() {
+	if t.fate.CompareAndSwap(0, wasCut) {
+		t.cut()
+	}
 }
 
 // cut ends the turn at once, whoever reads or writes.
@@ -153,14 +171,14 @@ func (t *turn) response(head fetch.Head) (*fetch.Response, error) {
 	t.x.heed(head.Status)
 	t.framing = framing
 	t.reader.Begin(framing, t.x.req.KeepChunks)
-	resp := &fetch.Response{Head: head, Length: framing.Length, Body: t}
+	t.resp = fetch.Response{Head: head, Length: framing.Length, Body: t}
 	if framing.Chunked {
-		resp.Trailers = func() []fetch.Field { return t.trailers }
+		t.resp.Trailers = func() []fetch.Field { return t.trailers }
 	}
 	if framing.Length == 0 {
 		t.end(io.EOF)
 	}
-	return resp, nil
+	return &t.resp, nil
 }
 
 // endHead stops the time for the head.
@@ -186,6 +204,14 @@ func (t *turn) ReadChunk(get func() []byte) ([]byte, bool, error) {
 	t.extend()
 	b, endOfChunk, err := t.reader.ReadChunk(get)
 	return b, endOfChunk, t.came(len(b), err)
+}
+
+// Buffered is how many bytes of the body, at least, can be read without waiting.
+func (t *turn) Buffered() int {
+	if t.err != nil {
+		return 0 // the connection may be another's by now
+	}
+	return t.reader.Buffered()
 }
 
 // extend starts the time for the next bytes of the body, if they may have to be
@@ -237,11 +263,14 @@ func (t *turn) abandon() {
 func (t *turn) closeCause() fetch.CloseCause {
 	sent := t.settleUpload()
 	switch {
-	case !t.unwatch(), !sent:
+	case !t.unwatch(), !t.fate.CompareAndSwap(0, wasRead), !sent:
 		return fetch.ClosedError
 	case !t.framing.Persistent, t.reader.Buffered() > 0:
 		t.reader.Close()
 		return fetch.ClosedPeer
+	case t.x.req.Route.Partition == "" && fetch.HasLogin(t.resp.Fields, "WWW-Authenticate"):
+		t.reader.Close()
+		return fetch.ClosedPolicy
 	}
 	return ""
 }
@@ -300,7 +329,7 @@ func (t *turn) bodyFailure(err error) error {
 func (t *turn) failure(err error) error {
 	switch {
 	case t.ctx.Err() != nil:
-		return t.x.ended(t.ctx)
+		return t.x.givenUp(t.ctx)
 	case t.x.upload.failure() != nil:
 		return t.x.upload.failure()
 	case errors.Is(t.wroteError(), os.ErrDeadlineExceeded):

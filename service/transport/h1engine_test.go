@@ -231,6 +231,8 @@ func TestH1ConnectionIsUsedAgain(t *testing.T) {
 		{"a byte behind a length", "GET", ok + "Content-Length: 2\r\n\r\nok!", "ok", false},
 		{"a byte behind chunks", "GET", ok + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n!", "ok", false},
 		{"a byte behind no chunk", "GET", ok + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n!", "", false},
+		{"a login of the connection is offered", "GET", "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\nContent-Length: 2\r\n\r\nok", "ok", false},
+		{"a login of the request is asked for", "GET", "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nok", "ok", true},
 		{"a body behind HEAD", "HEAD", ok + "Content-Length: 2\r\n\r\nok", "", false},
 		{"a body behind 204", "GET", "HTTP/1.1 204 No Content\r\n\r\nok", "", false},
 		{"a body behind 304", "GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nok", "", false},

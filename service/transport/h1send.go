@@ -28,7 +28,7 @@ var requests = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &
 // send sends the head and a body that lies in memory and is small. A body that
 // does not is sent meanwhile, or when the upstream asks for it.
 func (t *turn) send() error {
-	r, upload := t.x.req, t.x.upload
+	r, upload := t.x.req, &t.x.upload
 	buf := requests.Get().(*[]byte)
 	defer requests.Put(buf)
 	b := h1.AppendHead((*buf)[:0], r, t.x.authority)

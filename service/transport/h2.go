@@ -88,7 +88,7 @@ func (e *h2Engine) on(ctx context.Context, x *exchange, c *conn) (*h2, error) {
 	h := &h2{h2Engine: e, c: c}
 	var err error
 	if !e.guard.call(ctx, c, func() { h.cc, err = e.transport.NewClientConn(c.net) }) {
-		return nil, x.ended(ctx)
+		return nil, x.givenUp(ctx)
 	}
 	if err != nil {
 		return nil, x.fail(fetch.ReasonConnectionReset, x.name()+" closed the connection before the request was sent", err)

@@ -113,7 +113,7 @@ func (b *h2Body) failure(err error) error {
 	case err == io.EOF:
 		return io.EOF
 	case b.ctx.Err() != nil:
-		return x.ended(b.ctx)
+		return x.givenUp(b.ctx)
 	case b.s.ctx.Err() != nil:
 		return b.s.failure(b.ctx)
 	case errors.As(err, &known):
@@ -129,6 +129,12 @@ func (b *h2Body) failure(err error) error {
 	f.Stage = fetch.StageBody
 	return f
 }
+
+// Cut implements fetch.Body.
+func (b *h2Body) Cut() { b.s.cancel(errCut) }
+
+// errCut is why the context of a stream ended that was cut.
+var errCut = errors.New("the response body was cut")
 
 // Close resets the stream if the body was not read to its end.
 func (b *h2Body) Close() error {

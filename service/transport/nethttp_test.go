@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
@@ -115,7 +116,7 @@ func (e *netHTTP) Close() error {
 func (e *netHTTP) begin(x *exchange) *stalling {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.x, e.busy, e.headDone, e.body = x, true, false, &stalling{upload: x.upload, over: make(chan struct{})}
+	e.x, e.busy, e.headDone, e.body = x, true, false, &stalling{upload: &x.upload, over: make(chan struct{})}
 	return e.body
 }
 
@@ -179,7 +180,7 @@ func (e *netHTTP) request(body *stalling) *http.Request {
 	}
 	r := httpRequest(e.x, u)
 	r.ProtoMajor, r.ProtoMinor = 1, 1 // for Expect
-	if r.Body == io.ReadCloser(e.x.upload) {
+	if r.Body == io.ReadCloser(&e.x.upload) {
 		r.Body = body
 	}
 	return r
@@ -211,7 +212,7 @@ func (e *netHTTP) headFailure(ctx context.Context, err error) error {
 	var fault *h1.Fault
 	switch {
 	case ctx.Err() != nil:
-		return x.ended(ctx)
+		return x.givenUp(ctx)
 	case errors.As(err, &known):
 		return known
 	case x.upload.failure() != nil:
@@ -245,6 +246,7 @@ type netHTTPBody struct {
 	err      error          // how the body ended; nil until then
 	own      *[4 << 10]byte // holds rest; nil when there is none
 	rest     []byte         // read and not given yet
+	over     atomic.Bool    // by Cut or by the end
 }
 
 func (b *netHTTPBody) of(resp *http.Response) *fetch.Response {
@@ -313,6 +315,7 @@ func (b *netHTTPBody) Read(p []byte) (int, error) {
 // before the end of the body.
 func (b *netHTTPBody) end(err error) {
 	b.unwatch()
+	b.over.Store(true)
 	if b.err = err; err != io.EOF {
 		if err != errClosed {
 			b.err = b.failure(err)
@@ -342,7 +345,7 @@ func (b *netHTTPBody) failure(err error) error {
 	b.e.mu.Unlock()
 	switch {
 	case b.ctx.Err() != nil:
-		return b.x.ended(b.ctx)
+		return b.x.givenUp(b.ctx)
 	case b.x.upload.failure() != nil:
 		return b.x.upload.failure()
 	case errors.Is(writeErr, os.ErrDeadlineExceeded):
@@ -353,6 +356,12 @@ func (b *netHTTPBody) failure(err error) error {
 		return b.x.incompleteBody(b.received, b.resp.ContentLength, err)
 	}
 	return b.x.refusedBody(&h1.Fault{Reason: fetch.ReasonInvalidChunk, Rule: "net/http says so"})
+}
+
+func (b *netHTTPBody) Cut() {
+	if b.over.CompareAndSwap(false, true) {
+		b.e.Close()
+	}
 }
 
 func (b *netHTTPBody) Close() error {

@@ -207,7 +207,7 @@ func (p *pool) await(ctx context.Context, s *search, f found) (*conn, error) {
 			err = p.timeout(s.x, w.crowd != nil)
 		}
 	case <-ctx.Done():
-		err = s.x.ended(ctx)
+		err = s.x.givenUp(ctx)
 	}
 	if c := p.leave(w); c != nil && err != nil {
 		p.put(c, "")

@@ -165,7 +165,7 @@ func frame(req *http.Request, x *exchange) {
 	case x.req.Framing == fetch.FramingNone:
 		return
 	case x.req.Framing == fetch.FramingChunked:
-		req.Body, req.ContentLength = x.upload, -1
+		req.Body, req.ContentLength = &x.upload, -1
 		// Without this, the library reads ahead to find out about empty bodies.
 		req.TransferEncoding = []string{"chunked"}
 		if x.req.Trailers != nil {
@@ -175,7 +175,7 @@ func frame(req *http.Request, x *exchange) {
 		// With this, a length of 0 is said for every method but GET and HEAD.
 		req.Body, req.TransferEncoding = http.NoBody, []string{"identity"}
 	default:
-		req.Body, req.ContentLength = x.upload, x.req.Length
+		req.Body, req.ContentLength = &x.upload, x.req.Length
 	}
 }
 

@@ -15,6 +15,7 @@ type socket struct {
 	// prompt has Read not wait: it fails with errNothing instead.
 	prompt bool
 	turn   readTurn
+	glance glance
 	// sawFIN tells that the upstream closed the connection. Above TLS, that
 	// without a close_notify is a truncation (RFC 8446 section 6.1).
 	sawFIN atomic.Bool
@@ -30,6 +31,7 @@ func newSocket(c net.Conn) *socket {
 		s.raw, _ = f.SyscallConn()
 	}
 	s.turn.ready, s.turn.read = s.turn.isReady, s.turn.readOnce
+	s.glance.peek = s.glance.at
 	return s
 }
 
@@ -38,6 +40,7 @@ func newSocket(c net.Conn) *socket {
 type readTurn struct {
 	ready, read func(fd uintptr) (done bool)
 	waited      bool
+	one         [1]byte
 	p           []byte
 	n           int
 	err         error
@@ -49,8 +52,7 @@ func (t *readTurn) isReady(fd uintptr) bool {
 		return true
 	}
 	t.waited = true
-	var one [1]byte
-	_, _, t.err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	_, _, t.err = syscall.Recvfrom(int(fd), t.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	return t.err != syscall.EAGAIN
 }
 
@@ -164,12 +166,25 @@ func (s *socket) look() (came, over bool) {
 	if s.raw == nil {
 		return false, false
 	}
-	var one [1]byte
+	s.glance.mu.Lock()
+	defer s.glance.mu.Unlock()
+	s.glance.came, s.glance.over = false, false
 	// Control, unlike Read, does not queue behind a reader that waits.
-	err := s.raw.Control(func(fd uintptr) {
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		waits := err == syscall.EAGAIN || err == syscall.EINTR
-		came, over = n > 0, n <= 0 && !waits
-	})
-	return came, over || err != nil
+	err := s.raw.Control(s.glance.peek)
+	return s.glance.came, s.glance.over || err != nil
+}
+
+// glance is a look that does not wait, by one goroutine at a time. Its function is
+// made once, as it would be an allocation.
+type glance struct {
+	mu         sync.Mutex
+	peek       func(fd uintptr)
+	one        [1]byte
+	came, over bool
+}
+
+func (g *glance) at(fd uintptr) {
+	n, _, err := syscall.Recvfrom(int(fd), g.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	waits := err == syscall.EAGAIN || err == syscall.EINTR
+	g.came, g.over = n > 0, n <= 0 && !waits
 }

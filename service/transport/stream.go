@@ -95,10 +95,15 @@ func (s *stream) end() {
 
 // failure says why the context of the stream ended; ctx is the caller's.
 func (s *stream) failure(ctx context.Context) error {
-	if f, ok := context.Cause(s.ctx).(*fetch.Failure); ok && ctx.Err() == nil {
-		return f
+	if cause := context.Cause(s.ctx); ctx.Err() == nil {
+		if f, ok := cause.(*fetch.Failure); ok {
+			return f
+		}
+		if cause == errCut {
+			return errCut
+		}
 	}
-	return s.x.ended(ctx)
+	return s.x.givenUp(ctx)
 }
 
 func stopTimer(t **time.Timer) {

@@ -35,7 +35,7 @@ func (t *Transport) secure(ctx context.Context, x *exchange, c *conn) error {
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		return x.ended(ctx)
+		return x.givenUp(ctx)
 	case limited.Err() != nil:
 		return x.fail(fetch.ReasonTLSTimeout,
 			fmt.Sprintf("the TLS handshake with %s did not end within %s", x.name(), x.req.Timeouts.TLS), err)
@@ -68,7 +68,7 @@ func (t *Transport) tlsConfig(r *fetch.Request, c *conn) *tls.Config {
 			}
 			return &tls.Certificate{}, nil // none: the upstream may do without
 		},
-		VerifyConnection: refuseWeakKeys,
+		VerifyConnection: verifier(s.Pins),
 	}
 	if s.Roots != nil {
 		config.RootCAs = s.Roots
@@ -93,19 +93,42 @@ func (weakKeyError) Error() string {
 	return "the RSA key of a certificate has fewer than 2048 bits or part of a byte"
 }
 
-// refuseWeakKeys wants a verified chain without one, of which the root is not
-// looked at: that is trusted by name (Baseline Requirements for TLS
-// certificates, section 6.1.5). crypto/tls lets 1024 bits pass.
-func refuseWeakKeys(s tls.ConnectionState) error {
-	var weak *x509.Certificate
-	for _, chain := range s.VerifiedChains {
-		i := slices.IndexFunc(chain[:max(1, len(chain)-1)], hasWeakKey)
-		if i < 0 {
-			return nil
+// unpinnedError tells of a chain that has none of the keys that are pinned.
+type unpinnedError struct{ leaf *x509.Certificate }
+
+func (unpinnedError) Error() string { return "no key of the certificate chain is pinned" }
+
+// verifier wants a verified chain without a weak key that has a pinned one, if
+// there are any. crypto/tls asks it of resumed sessions too, with the chains that
+// were verified when they began.
+func verifier(pins fetch.Pins) func(tls.ConnectionState) error {
+	return func(s tls.ConnectionState) error {
+		var weak, unpinned *x509.Certificate
+		for _, chain := range s.VerifiedChains {
+			if at := weakIn(chain); at != nil {
+				weak = at
+				continue
+			}
+			if pins == "" || slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return pins.Has(sha256.Sum256(c.RawSubjectPublicKeyInfo)) }) {
+				return nil
+			}
+			unpinned = chain[0]
 		}
-		weak = chain[i]
+		if unpinned != nil {
+			return unpinnedError{unpinned}
+		}
+		return weakKeyError{weak}
 	}
-	return weakKeyError{weak}
+}
+
+// weakIn returns a certificate of a chain whose key is weak, or nil. The root is
+// not looked at: that is trusted by name (Baseline Requirements for TLS
+// certificates, section 6.1.5). crypto/tls lets 1024 bits pass.
+func weakIn(chain []*x509.Certificate) *x509.Certificate {
+	if i := slices.IndexFunc(chain[:max(1, len(chain)-1)], hasWeakKey); i >= 0 {
+		return chain[i]
+	}
+	return nil
 }
 
 func hasWeakKey(c *x509.Certificate) bool {
@@ -131,6 +154,7 @@ func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
 		invalid  x509.CertificateInvalidError
 		unknown  x509.UnknownAuthorityError
 		weak     weakKeyError
+		unpinned unpinnedError
 		verify   *tls.CertificateVerificationError
 		record   tls.RecordHeaderError
 	)
@@ -146,6 +170,9 @@ func handshakeFailure(x *exchange, c *conn, err error) *fetch.Failure {
 		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name()+" does not lead to a trusted root", unknown.Cert, err)
 	case errors.As(err, &weak):
 		return certFailure(x, fetch.ReasonTLSVerify, "a certificate of "+x.name()+" has a weak key: "+err.Error(), weak.cert, err)
+	case errors.As(err, &unpinned):
+		return certFailure(x, fetch.ReasonTLSPinMismatch, fmt.Sprintf("no key of the certificate chain of %s is pinned; its own is %x",
+			x.name(), sha256.Sum256(unpinned.leaf.RawSubjectPublicKeyInfo)), unpinned.leaf, err)
 	case errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0:
 		return certFailure(x, fetch.ReasonTLSVerify, "the certificate of "+x.name()+" cannot be verified", verify.UnverifiedCertificates[0], err)
 	case alerted && isCertificateAlert(alert, c.asked):

@@ -102,7 +102,7 @@ func (t *Transport) carryOut(ctx context.Context, x *exchange) (*fetch.Response,
 		if err != nil {
 			return nil, err
 		}
-		x.begin(func(why fetch.CloseCause) { t.pool.release(c, x.closeCause(why)) })
+		x.begin(t.pool, c)
 		resp, err := c.engine.roundTrip(ctx, x)
 		if err == nil {
 			return resp, nil

@@ -38,9 +38,9 @@ type upload struct {
 	err     error // the failure that a read returned
 }
 
-// newUpload closes a body that is not to be sent at once.
-func newUpload(r *fetch.Request) *upload {
-	u := &upload{body: r.Body, length: -1, trailers: r.Trailers}
+// open sets u up for the body of r, and closes one that is not to be sent at once.
+func (u *upload) open(r *fetch.Request) {
+	u.body, u.length, u.trailers = r.Body, -1, r.Trailers
 	if r.Framing == fetch.FramingLength {
 		u.length = r.Length
 	}
@@ -50,7 +50,6 @@ func newUpload(r *fetch.Request) *upload {
 	if r.Framing == fetch.FramingNone || r.Framing == fetch.FramingUpgrade || u.length == 0 {
 		u.halt()
 	}
-	return u
 }
 
 func (u *upload) Read(p []byte) (int, error) {

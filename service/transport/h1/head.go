@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
@@ -89,12 +90,12 @@ func (s *section) judgeStart(b []byte) *Fault {
 
 // parseHead reads a whole head with so many fields. It keeps nothing of raw.
 func parseHead(raw []byte, fields int) (fetch.Head, *Fault) {
-	line, rest, _ := bytes.Cut(raw, []byte("\r\n"))
+	line, rest, _ := bytes.Cut(bytes.Clone(raw), []byte("\r\n"))
 	protocol, status, reason, fault := parseStatusLine(line)
 	if fault != nil {
 		return fetch.Head{}, fault
 	}
-	h := fetch.Head{Protocol: protocol, Status: status, Reason: bytes.Clone(reason)}
+	h := fetch.Head{Protocol: protocol, Status: status, Reason: slices.Clip(reason)}
 	h.Fields, fault = parseFields(rest, fields)
 	return h, fault
 }
@@ -121,10 +122,10 @@ func parseStatusLine(line []byte) (protocol string, status int, reason []byte, f
 	return protocol, int(code[0]-'0')*100 + int(code[1]-'0')*10 + int(code[2]-'0'), reason, nil
 }
 
-// parseFields reads n field lines and the empty line behind them. Two copies of
-// all of them, one for names and one for values, are cheaper than one for each.
-func parseFields(raw []byte, n int) ([]fetch.Field, *Fault) {
-	names, values := string(raw), bytes.Clone(raw)
+// parseFields reads n field lines and the empty line behind them, and keeps
+// values. A copy of all of them for the names is cheaper than one for each.
+func parseFields(values []byte, n int) ([]fetch.Field, *Fault) {
+	names := string(values)
 	fields := make([]fetch.Field, 0, n)
 	for at := 0; len(fields) < n; {
 		end := at + bytes.IndexByte(values[at:], '\n') - 1

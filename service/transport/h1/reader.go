@@ -234,7 +234,7 @@ func (r *Reader) trailer() error {
 	if err != nil {
 		return unexpected(err)
 	}
-	fields, fault := parseFields(raw, n)
+	fields, fault := parseFields(bytes.Clone(raw), n)
 	r.drop(len(raw))
 	if fault != nil {
 		return invalidChunk("in the trailer section, " + fault.Rule)
