@@ -15,7 +15,7 @@ import (
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 )
 
-// The schema of a line, which is the event name of its log record.
+// auditEvent names the schema of a line; it is the event name of its log record.
 const auditEvent = "fetchgate.audit.v1"
 
 const (

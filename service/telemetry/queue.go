@@ -80,12 +80,13 @@ type batch struct {
 // queueOptions are what a queue does.
 type queueOptions struct {
 	sink io.Writer
-	// name says in messages and metrics where the lines go.
+	// name says in metrics where the lines go, place in messages.
 	name, place string
-	max         int64
-	batch       int // the most bytes of one write; 0 means maxBatch
+	max         int64 // the most bytes of lines that are not yet written
+	batch       int   // the most bytes of one write; 0 means maxBatch
 	onFull      onFull
 	log         *slog.Logger
+	// written and lost count lines, blockedTime the seconds that puts waited.
 	written     prometheus.Counter
 	lost        []prometheus.Counter
 	blockedTime prometheus.Counter
@@ -103,7 +104,9 @@ type queue struct {
 	spare    []*batch
 	bytes    int64 // of lines that are not yet written
 	reserved int64
-	blocked  int        // puts that wait for room
+	blocked  int        // puts that wait for room, in the order in which they came
+	came     int64      // how many puts have had to wait
+	served   int64      // how many of them wait no more
 	freed    *sync.Cond // there is more room, or no use in waiting for it
 	// unblocked tells that no put waits any more.
 	unblocked, closed bool
@@ -161,7 +164,7 @@ func (q *queue) put(line []byte) {
 	if len(line) == 0 {
 		return
 	}
-	if q.mustWait(len(line)) {
+	if q.waitsAny() && (q.blocked > 0 || !q.hasRoom(len(line))) {
 		q.wait(len(line))
 	}
 	if q.closed || !q.hasRoom(len(line)) {
@@ -185,19 +188,24 @@ func (q *queue) hasRoom(n int) bool {
 	return q.bytes+int64(n) <= most
 }
 
-func (q *queue) mustWait(n int) bool {
-	return q.onFull == block && !q.unblocked && !q.closed && !q.hasRoom(n)
-}
+// waitsAny tells that puts without room wait.
+func (q *queue) waitsAny() bool { return q.onFull == block && !q.unblocked && !q.closed }
 
-// wait waits for room for n bytes, with mu held when it returns.
+// wait waits for room for n bytes behind those that wait already, with mu held
+// when it returns.
 func (q *queue) wait(n int) {
-	began := time.Now()
+	began, place := time.Now(), q.came
+	q.came++
 	q.blocked++
-	for q.mustWait(n) {
+	for q.waitsAny() && (q.served < place || !q.hasRoom(n)) {
 		q.freed.Wait()
 	}
+	q.served++
 	q.blocked--
 	q.blockedTime.Add(time.Since(began).Seconds())
+	if q.blocked > 0 {
+		q.freed.Broadcast()
+	}
 }
 
 // unblock has no put wait from now on.
@@ -377,8 +385,8 @@ func (q *queue) reuse(b *batch) {
 }
 
 // close takes no more lines, those of puts that wait included, and waits until
-// those taken are written. When ctx ends before, what is left is lost and counted, and the error says so; a write
-// that does not return is left behind.
+// those taken are written. When ctx ends before, what is left is lost and counted,
+// and the error says so; a write that does not return is left behind.
 func (q *queue) close(ctx context.Context) error {
 	q.mu.Lock()
 	if q.closed {
