@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -28,11 +27,6 @@ import (
 // memoryRatio is how much of the cgroup's memory Go may use before it collects
 // garbage more often: the rest is for what Go does not count.
 const memoryRatio = 0.9
-
-// garbage is how much of what is live may be garbage before it is collected, in
-// percent: a fetch costs a tenth less than with Go's 100, and the limit on memory
-// holds all the same.
-const garbage = 200
 
 // maxRulesShown is how many rules the first screen has room for.
 const maxRulesShown = 5
@@ -71,7 +65,7 @@ func (c *serveCommand) Run(ctx context.Context, s streams, name program) error {
 		log.Warn("the memory limit of the cgroup is not known; set GOMEMLIMIT", "err", err)
 	}
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
+		collectGarbage(0)
 	}
 	served, err := service.New(service.Options{
 		Config:      loaded,
