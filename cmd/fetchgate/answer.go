@@ -32,7 +32,6 @@ type fetcher struct {
 	report   reportForm        // how the report is printed
 	silent   bool              // whether notes are left out
 	typed    map[string]string // what the user typed for a part of the request, by its path
-	explain  string            // the command line that says more of a denial; empty: none
 }
 
 // unary takes the answer in one message.
@@ -207,8 +206,8 @@ func (f *fetcher) problem(ctx context.Context, err error) *problem {
 	if typed := f.typed[path]; typed != "" {
 		p.why, p.next = typed+": "+inFlags(rest), "mend "+typed
 	}
-	if f.explain != "" && strings.Contains(status.Convert(err).Message(), moreSays) {
-		p.next += " More: " + f.explain
+	if strings.Contains(status.Convert(err).Message(), moreSays) {
+		p.next += " " + moreOffline
 	}
 	return p
 }
@@ -245,8 +244,30 @@ func (f *fetcher) printReport(report *fetchgatev1.FetchReport) {
 	case reportJSON:
 		writeJSON(f.err, report)
 	default:
+		f.noteDenial(report)
 		f.noteLowered(report.GetClamped())
 	}
+}
+
+// noteDenial says that what was fetched ends with the mode enforce. What -v prints
+// says so itself.
+func (f *fetcher) noteDenial(report *fetchgatev1.FetchReport) {
+	if report.GetWouldDeny() && !f.silent && f.verbose == nil {
+		fmt.Fprintf(f.err, "note: would be denied by %s: it went ahead since the mode is report\n", cmp.Or(escaped(denier(report)), "policy"))
+	}
+}
+
+// denier is the rule that denies the first hop that any denies; where the report
+// has no hops, it is that of the last.
+func denier(report *fetchgatev1.FetchReport) string {
+	for _, attempt := range report.GetAttempts() {
+		for _, hop := range attempt.GetHops() {
+			if hop.GetWouldDeny() != "" {
+				return hop.GetRule()
+			}
+		}
+	}
+	return report.GetRule()
 }
 
 // noteLowered names what the service did not give as it was asked for. A report

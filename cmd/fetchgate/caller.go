@@ -108,10 +108,16 @@ func failed(f *fetchgatev1.Failure) *problem {
 	}
 	if f.GetBlame() == fetchgatev1.Blame_BLAME_POLICY {
 		p.code, p.what = exitDenied, "denied by policy on the way: "+word
+		if rule := f.GetDenial().GetRule(); rule != "" {
+			p.what += ", rule " + escaped(rule)
+		}
 	}
 	reason := fetch.Reason(word)
 	if entry := reason.Entry(); entry.Reason == reason { // else it is newer than this command
 		p.next = inFlags(entry.Next)
+	}
+	if hint := withoutMore(f.GetDenial().GetHint()); hint != "" && f.GetReason() != fetchgatev1.FailureReason_FAILURE_REASON_WITHDRAWN {
+		p.next = inFlags(escaped(hint)) // it names the rule that is near, and who can change it
 	}
 	return p
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/fetchgate/fetchgate/service"
 	"github.com/fetchgate/fetchgate/service/config"
@@ -24,17 +25,21 @@ func (c *checkCommand) Run(s streams) error {
 	if err := readable(c.File); err != nil {
 		return &problem{exitUsage, "cannot check " + c.File, err.Error(), "name a file that can be read"}
 	}
-	loaded, compiled, err := service.Check(c.File)
+	checked, err := service.Check(c.File)
 	if err != nil {
 		fmt.Fprintln(s.out, err)
 		return &problem{code: exitFailed, what: c.File + " cannot be served", next: "mend the places named above"}
 	}
-	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(loaded, compiled))
-	printDangers(s.out, loaded)
-	if held, wrong := service.HoldCredentials(loaded, nil, nil); wrong == nil { // as Check did
-		for _, a := range held.Awaited() {
-			fmt.Fprintf(s.out, "  note: the next_file of the credential %q is not there: %s; that is right unless its secret is being changed\n", a.Credential, escaped(a.File))
-		}
+	_, err = fmt.Fprintf(s.out, "%s: ok (%s)\n", c.File, scope(checked.Config, checked.Policy))
+	printDangers(s.out, checked.Config)
+	for _, warning := range service.Warnings(checked.Config, time.Now()) {
+		fmt.Fprintf(s.out, "  WARNING  %s\n", escaped(warning))
+	}
+	for _, a := range checked.Credentials.Awaited() {
+		fmt.Fprintf(s.out, "  note: the next_file of the credential %q is not there: %s; that is right unless its secret is being changed\n", a.Credential, escaped(a.File))
+	}
+	for _, f := range policy.LintCredentials(checked.Config.Config.GetRules(), checked.Config.Config.GetCredentials()) {
+		fmt.Fprintf(s.out, "  note: %s (%s)\n", escaped(f.Message), checked.Config.Locate(f.Path))
 	}
 	return err
 }

@@ -73,7 +73,9 @@ func (f *serviceFlags) secured() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--cert %s, --key %s: %w", f.Cert, f.Key, err)
 	}
-	c.Certificates = []tls.Certificate{pair}
+	// Of its own, Go shows none that the authorities which the server names did not
+	// sign: then the server would say that none came, and not what is wrong with it.
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	return c, nil
 }
 
@@ -89,11 +91,11 @@ func bare(err error) error {
 // token reads the token to show. Without TLS it goes to this machine alone.
 func (f *serviceFlags) token(secured bool) (shownToken, error) {
 	text, err := os.ReadFile(f.TokenFile)
-	token := strings.TrimSpace(string(text))
+	token, ok := asToken(text)
 	switch {
 	case err != nil:
 		return "", &problem{exitUsage, "cannot read the token", fmt.Sprintf("--token-file %s: %v", f.TokenFile, bare(err)), "name a file that can be read"}
-	case token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+	case !ok:
 		return "", &problem{exitUsage, "cannot use the token", fmt.Sprintf("--token-file %s: it holds no token, or more than one", f.TokenFile), "write one token into the file, as it was issued"}
 	case !secured && !isHere(f.Address):
 		return "", &problem{exitUsage, "the token was not sent", "without TLS others on the way to " + f.Address + " could read it", "speak TLS to the service with --tls or --ca"}

@@ -87,7 +87,8 @@ func TestServiceOverTLS(t *testing.T) {
 		{secured, []string{"--ca", stranger.ca}, "cannot prove who it is\n"},
 		{mutual, nil, "speaks TLS\n"},
 		{mutual, []string{"--ca", files.ca}, "ends the TLS handshake\n  tls: certificate required\n  next: show it a certificate"},
-		{mutual, []string{"--ca", files.ca, "--cert", stranger.callerCert, "--key", stranger.callerKey}, "ends the TLS handshake\n"},
+		{mutual, []string{"--ca", files.ca, "--cert", stranger.callerCert, "--key", stranger.callerKey},
+			"ends the TLS handshake\n  tls: unknown certificate authority\n  next: show it a certificate that an authority of its grpc.tls.client_ca_file signed: --cert FILE --key FILE; it may also be revoked, or the service's revocation list out of date: its log says which\n"},
 		{mutual, asCaller, ""},
 	} {
 		explained := runHere(t.Context(), "", append([]string{"explain", "--address", c.to.address, "http://10.0.0.1/"}, c.args...)...)

@@ -59,6 +59,7 @@ type demo struct {
 	dir      string // of the files below
 	settings []byte // the configuration file
 	address  string // of the service
+	started  bool   // whether all of it runs
 	closers  []func()
 }
 
@@ -149,19 +150,33 @@ func (d *demo) start() error {
 		return err
 	}
 	d.closers = append(d.closers, func() { d.service.Close() })
+	d.started = true
 	return nil
 }
 
 // makeDir makes the directory of the files.
 func (d *demo) makeDir() (err error) {
 	if d.keep != "" {
-		d.dir = d.keep
-		return os.Mkdir(d.dir, 0o700)
+		if d.dir, err = filepath.Abs(d.keep); err != nil { // in a configuration, relative names begin where that is
+			return err
+		}
+		if err = os.Mkdir(d.dir, 0o700); err == nil {
+			d.closers = append(d.closers, d.discard)
+		}
+		return err
 	}
 	if d.dir, err = os.MkdirTemp("", "fetchgate-demo-"); err == nil {
 		d.closers = append(d.closers, func() { os.RemoveAll(d.dir) })
 	}
 	return err
+}
+
+// discard removes a directory that was to be kept, unless the demo has begun to
+// put into it what it shows.
+func (d *demo) discard() {
+	if !d.started {
+		os.RemoveAll(d.dir)
+	}
 }
 
 // serve runs the service until close, which waits for it.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,6 +75,29 @@ func TestDemoKeeps(t *testing.T) {
 	again := tell(s.err, runDemo(t.Context(), s, "bin/fetchgate", demoOptions{streamBytes: 1 << 20, keep: dir}))
 	if again != exitUsage {
 		t.Errorf("a directory that is there: exit code %d", again)
+	}
+}
+
+// TestDemoKeepsRelative: a directory may be named from where one is, and one that
+// nothing came of does not stay.
+func TestDemoKeepsRelative(t *testing.T) {
+	t.Chdir(t.TempDir())
+	var out, err lockedBuffer
+	s := streams{strings.NewReader(""), &out, &err}
+	if code := tell(s.err, runDemo(t.Context(), s, "bin/fetchgate", demoOptions{streamBytes: 1 << 20, keep: "kept"})); code != exitOK {
+		t.Fatalf("exit code %d\n%s%s", code, out.String(), err.String())
+	}
+	r := runHere(t.Context(), "", "policy", "diff", "kept/"+demoSettings, "kept/"+demoNext, "--against", "kept/"+demoAudit)
+	if r.code != exitFailed || !strings.HasPrefix(r.out, "1 caller, 3 requests would flip\n") {
+		t.Errorf("policy diff exits with %d and prints\n%s%s", r.code, r.out, r.err)
+	}
+	ended := &demo{demoOptions: demoOptions{keep: "ended"}}
+	if err := ended.makeDir(); err != nil {
+		t.Fatal(err)
+	}
+	ended.close()
+	if _, err := os.Stat("ended"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a demo that did not start leaves its directory: %v", err)
 	}
 }
 

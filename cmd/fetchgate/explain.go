@@ -23,6 +23,7 @@ type explainCommand struct {
 // Help is the end of the command's help.
 func (explainCommand) Help() string {
 	return "It asks what policy decides about a request, and why. No byte goes to the upstream. " +
+		"If your caller has the right explain:addresses, the service resolves the host and says which addresses a fetch may connect to now; a name that does not resolve is said, and denies nothing.\n\n" +
 		"The flags of the request and of the fetch are those of get, so that the question is the same; only a body of get's --json is written -d JSON -H 'Content-Type: application/json'.\n\n" +
 		"Where the mode is report or open, what rules deny goes ahead all the same: it is said (would be denied), and the exit code is 0.\n\n" +
 		"Exit codes: 0 a fetch goes ahead; 2 wrong usage; 3 the service did not explain it, or would refuse a field of the request; 4 denied by policy; 130 interrupted."
@@ -137,7 +138,13 @@ func isAhead(d *fetchgatev1.ExplainResponse) bool { return d.GetGoesAhead() || d
 func ahead(d *fetchgatev1.ExplainResponse) string {
 	switch {
 	case !d.GetGoesAhead():
-		return "a fetch does not go ahead"
+		said := "a fetch does not go ahead"
+		for _, check := range d.GetChecks() {
+			if check.GetCheck() == "mode" {
+				said += ": " + escaped(check.GetDetail())
+			}
+		}
+		return said
 	case !d.GetAllowed():
 		return "a fetch goes ahead all the same"
 	}

@@ -118,7 +118,6 @@ func (c *getCommand) run(ctx context.Context, s streams, name program) error {
 		return preview{service, s.out, name, c.typed()}.show(ctx, request)
 	}
 	f := c.fetcher(s, name, service)
-	f.explain = c.explainLine(name, request.GetRequest())
 	if c.Verbose {
 		f.verbose = &transcript{w: s.err, sent: request}
 	}

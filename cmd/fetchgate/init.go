@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 //go:embed first.yaml
@@ -22,16 +24,16 @@ func (initCommand) Help() string {
 
 // Run writes the file.
 func (c *initCommand) Run(s streams, name program) error {
-	file, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return &problem{exitUsage, c.File + " is there already", "it was left as it is", fmt.Sprintf("%s check %s, or name another file", name, c.File)}
 	}
 	if err == nil {
-		_, err = file.Write(firstConfiguration)
-		err = errors.Join(err, file.Close())
+		_, err = f.Write(firstConfiguration)
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return &problem{exitUsage, "cannot write " + c.File, cause(err).Error(), "name a file in a directory that can be written to"}
+		return &problem{exitUsage, "cannot write " + c.File, file.Cause(err).Error(), "name a file in a directory that can be written to"}
 	}
 	_, err = fmt.Fprintf(s.out, "wrote %s\n  next: change the rules in it, then %s check %s\n  then: %s serve --config %s\n", c.File, name, c.File, name, c.File)
 	return err

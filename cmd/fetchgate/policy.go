@@ -3,12 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"github.com/fetchgate/fetchgate/service"
 	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/file"
 	"github.com/fetchgate/fetchgate/service/policy"
 )
 
@@ -39,7 +39,7 @@ func readRules(path string, name program) (*rulebook, error) {
 		return &problem{exitUsage, "cannot use the rules of " + path, err.Error(), next}
 	}
 	if err := readable(path); err != nil {
-		return nil, cannot(cause(err), fmt.Sprintf("name a configuration that is there, or write one: %s init %s", name, path))
+		return nil, cannot(file.Cause(err), fmt.Sprintf("name a configuration that is there, or write one: %s init %s", name, path))
 	}
 	loaded, err := config.Load(path)
 	if err != nil {
@@ -58,15 +58,6 @@ func firstOf(err error) error { return errors.New(firstLine(err.Error())) }
 func firstLine(text string) string {
 	line, _, _ := strings.Cut(text, "\n")
 	return line
-}
-
-// cause leaves out the name of the file, which is told before.
-func cause(err error) error {
-	var failed *fs.PathError
-	if errors.As(err, &failed) {
-		return failed.Err
-	}
-	return err
 }
 
 // caller is who asks, as the rules know a caller of that name.

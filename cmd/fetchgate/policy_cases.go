@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/fetchgate/fetchgate/service/file"
 	"github.com/fetchgate/fetchgate/service/policy"
 )
 
@@ -30,7 +31,7 @@ func (c *policyCases) Run(s streams, name program) error {
 	}
 	text, err := os.ReadFile(c.Cases)
 	if err != nil {
-		return &problem{exitUsage, "cannot read the cases of " + c.Cases, cause(err).Error(), "name a file with cases; docs/policy.md shows one"}
+		return &problem{exitUsage, "cannot read the cases of " + c.Cases, file.Cause(err).Error(), "name a file with cases; docs/policy.md shows one"}
 	}
 	cases, err := readCases(c.Cases, text, rules)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 )
@@ -29,8 +30,8 @@ type policyDiff struct {
 
 // Help is the end of the command's help.
 func (policyDiff) Help() string {
-	return "Without --against it names the rules that differ. With it, each line of the record is decided by the rules of both files, and what would flip is told by caller, rules, origin and method. " +
-		"The record has no header fields and no values of queries: where a rule asks for them, or has a condition (when), and that could matter, the request is counted as one that cannot be told. " +
+	return "Without --against it names what differs: rules, callers, credentials, TLS profiles and issuers by name, other settings by section. With it, each line of the record is decided by the rules of both files, and what would flip is told by caller, rules, origin and method. " +
+		"The record has no header fields and no values of queries: where a rule asks for them, or has a condition (when), and that could matter, the request is counted as one that cannot be told. What differs beside rules decides about no request of the record: it is named, and does not count. " +
 		"Redirects are not replayed, and of addresses only the one that was connected to.\n\n" +
 		"Exit codes: 0 nothing differs or flips; 1 something does, or cannot be told; 2 it could not run."
 }
@@ -57,10 +58,14 @@ func (c *policyDiff) Run(s streams, name program) error {
 	if err != nil {
 		return auditProblem(err)
 	}
-	return r.print(p, trail)
+	err = r.print(p, trail)
+	if more := beyondRules(before.Config, after.Config); len(more) > 0 {
+		p.list([]string{"not replayed, and it has changed too: " + strings.Join(more, "; ")})
+	}
+	return err
 }
 
-// rules tells which rules differ.
+// rules tells what differs, rules first.
 func (c *policyDiff) rules(p printer, before, after *rulebook) error {
 	old, now := byName(before.Config.GetRules()), byName(after.Config.GetRules())
 	var lines []string
@@ -86,12 +91,63 @@ func (c *policyDiff) rules(p printer, before, after *rulebook) error {
 	if len(before.Config.GetRules()) == 0 != (len(after.Config.GetRules()) == 0) {
 		lines = append(lines, "only one of the files has rules; without, ports 80 and 443 of public addresses are open")
 	}
+	lines = append(lines, beyondRules(before.Config, after.Config)...)
 	p.head(plural(len(lines), "difference"))
 	p.list(lines)
 	if len(lines) > 0 {
 		return found
 	}
 	return nil
+}
+
+// beyondRules tells what differs beside rules and mode: who calls, what goes along
+// with a request, how it is carried out, and the settings of the service.
+func beyondRules(before, after *configv1.Config) []string {
+	lines := slices.Concat(
+		changed("caller", before.GetCallers(), after.GetCallers()),
+		changed("credential", before.GetCredentials(), after.GetCredentials()),
+		changed("tls_profile", before.GetTlsProfiles(), after.GetTlsProfiles()),
+		changed("jwt_issuer", before.GetJwtIssuers(), after.GetJwtIssuers()),
+	)
+	told := map[protoreflect.Name]bool{"rules": true, "mode": true, "callers": true, "credentials": true, "tls_profiles": true, "jwt_issuers": true}
+	var sections []string
+	old, now := before.ProtoReflect(), after.ProtoReflect()
+	for i := range old.Descriptor().Fields().Len() {
+		field := old.Descriptor().Fields().Get(i)
+		if name := field.Name(); !told[name] && (old.Has(field) != now.Has(field) || !old.Get(field).Equal(now.Get(field))) {
+			sections = append(sections, string(name))
+		}
+	}
+	if sections != nil {
+		lines = append(lines, "also changed, which no decision shows: "+strings.Join(sections, ", "))
+	}
+	return lines
+}
+
+// changed names what was removed, changed or added.
+func changed[T interface {
+	proto.Message
+	GetName() string
+}](kind string, before, after []T) (lines []string) {
+	old, now := map[string]T{}, map[string]T{}
+	for _, one := range before {
+		old[one.GetName()] = one
+	}
+	for _, one := range after {
+		now[one.GetName()] = one
+		if _, known := old[one.GetName()]; !known {
+			lines = append(lines, "added "+kind+" "+one.GetName())
+		}
+	}
+	for _, one := range before {
+		switch other, stays := now[one.GetName()]; {
+		case !stays:
+			lines = append(lines, "removed "+kind+" "+one.GetName())
+		case !proto.Equal(one, other):
+			lines = append(lines, "changed "+kind+" "+one.GetName())
+		}
+	}
+	return lines
 }
 
 func byName(rules []*configv1.Rule) map[string]*configv1.Rule {

@@ -179,6 +179,47 @@ func TestPolicyDiff(t *testing.T) {
 	}
 }
 
+// TestPolicyDiffBeyondRules: what is no rule can open as much as one.
+func TestPolicyDiffBeyondRules(t *testing.T) {
+	const whole = `callers:
+  - {name: shop, token_sha256: [9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08], rights: [fetch]}
+credentials:
+  - {name: partner-key, bearer: {token: {file: key}}, origins: ["https://api.partner.example"], paths: ["/v1/*"]}
+tls_profiles:
+  - {name: inside, min_version: "1.3"}
+limits: {max_request_body_bytes: 1000}
+rules:
+  - {name: partner, origins: ["https://api.partner.example"], tls_profile: inside}
+`
+	record := audited("shop", "GET", "https://api.partner.example:443", "/v1/a", nil)
+	for name, c := range map[string]struct{ old, new, says string }{
+		"binding":  {`paths: ["/v1/*"]`, `paths: ["/*"]`, "changed credential partner-key"},
+		"profile":  {`min_version: "1.3"`, `min_version: "1.2"`, "changed tls_profile inside"},
+		"rights":   {"rights: [fetch]", "rights: [fetch, stream]", "changed caller shop"},
+		"proof":    {"token_sha256: [9f86", "token_sha256: [60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752, 9f86", "changed caller shop"},
+		"limits":   {"{max_request_body_bytes: 1000}", "{max_request_body_bytes: 1001}", "also changed, which no decision shows: limits"},
+		"settings": {"limits: {max_request_body_bytes: 1000}\n", "reload: {watch: false}\n", "also changed, which no decision shows: limits, reload"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next := strings.Replace(whole, c.old, c.new, 1)
+			dir := written(t, map[string]string{"old.yaml": whole, "new.yaml": next, "key": "secret\n", "audit.jsonl": record})
+			r := in(t, dir, "policy", "diff", "@old.yaml", "@new.yaml")
+			r.wantVerdict(t, exitFailed)
+			if want := "1 difference\n  " + c.says + "\n"; r.out != want {
+				t.Errorf("it prints\n%swant\n%s", r.out, want)
+			}
+			r = in(t, dir, "policy", "diff", "@old.yaml", "@new.yaml", "--against", "@audit.jsonl")
+			r.wantVerdict(t, exitOK)
+			r.says(t, "0 callers, 0 requests would flip\n", "  not replayed, and it has changed too: "+c.says+"\n")
+		})
+	}
+	more := strings.Replace(whole, "credentials:\n", "  - {name: other, token_sha256: [60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752]}\ncredentials:\n", 1)
+	dir := written(t, map[string]string{"old.yaml": whole, "new.yaml": more, "key": "secret\n"})
+	in(t, dir, "policy", "diff", "@old.yaml", "@new.yaml").says(t, "1 difference\n  added caller other\n")
+	in(t, dir, "policy", "diff", "@new.yaml", "@old.yaml").says(t, "1 difference\n  removed caller other\n")
+	in(t, dir, "policy", "diff", "@old.yaml", "@old.yaml").wantVerdict(t, exitOK)
+}
+
 // TestPolicyDiffUntold: what a record does not say is not made up.
 func TestPolicyDiffUntold(t *testing.T) {
 	const origin = `origins: ["https://a.example"]`
@@ -225,13 +266,23 @@ func TestPolicyLint(t *testing.T) {
 	r.wantVerdict(t, exitFailed)
 	r.says(t, `bad.yaml:5:45: rules[0].origins[0]: "https://*" allows every host`, "bad.yaml:6:5: rules[1]: the rule never decides: rule \"wide\", which allows,",
 		"bad.yaml:7:72: rules[2].dangerous_allow_loopback: ", `bad.yaml:3:5: callers[1]: no rule allows anything to the caller "billing"`, "3 rules, 4 findings\n")
+	accepted := []string{"--accept", "wide:origins", "--accept", "local:dangerous_allow_loopback", "--accept", "never:rule"}
+	r = in(t, dir, append([]string{"policy", "lint", "@bad.yaml"}, accepted...)...)
+	r.wantVerdict(t, exitFailed)
+	r.says(t, "is it still needed? (accepted)\n", "to the caller \"billing\"; name it in a rule, or remove it\n", "3 rules, 1 finding, 3 accepted\n")
+	r = in(t, dir, append([]string{"policy", "lint", "@bad.yaml", "--accept", "billing:caller"}, accepted...)...)
+	r.wantVerdict(t, exitOK)
+	r.says(t, "3 rules, 0 findings, 4 accepted\n")
+	r = in(t, dir, "policy", "lint", "@good.yaml", "--accept", "partner:dangerous_allow_loopback")
+	r.wantVerdict(t, exitFailed)
+	r.says(t, "accept partner:dangerous_allow_loopback: nothing is found there; leave it out\n", "2 rules, 1 finding\n")
 	runHere(t.Context(), "", "policy", "lint", "/does/not/exist").wantCode(t, exitUsage)
 }
 
 func TestPolicySuggest(t *testing.T) {
 	denied := map[string]any{"allowed": false, "rule": "default-deny"}
 	record := audited("shop", "GET", "https://b.example:443", "/api/v1/items/1", denied) +
-		audited("shop", "POST", "https://b.example:443", "/api/v1/items/2", denied) + audited("shop", "POST", "https://b.example:443", "/api/v1/orders", denied) +
+		audited("shop", "PUT", "https://b.example:443", "/api/v1/items/2", denied) + audited("shop", "PUT", "https://b.example:443", "/api/v1/orders", denied) +
 		audited("shop", "GET", "https://c.example:8443", "/feed", denied) + audited("shop", "GET", "https://news.example:443", "/", denied) +
 		audited("billing", "GET", "https://api.partner.example:443", "/v1/a", nil) +
 		audited("shop", "GET", "https://d.example:443", "/", map[string]any{"allowed": false, "rule": "default-deny", "final_origin": "https://e.example:443"}) +
@@ -240,8 +291,9 @@ func TestPolicySuggest(t *testing.T) {
 	dir := written(t, map[string]string{"rules.yaml": rules, "audit.jsonl": record, "fine.jsonl": audited("billing", "GET", "https://api.partner.example:443", "/v1/a", nil)})
 	r := in(t, dir, "policy", "suggest", "--from", "@audit.jsonl", "--config", "@rules.yaml")
 	r.wantVerdict(t, exitFailed)
-	r.says(t, "# 8 lines read; 2 rules suggested\n", "# 1 request denied by a rule", "# 1 request denied on a redirect", "# never decided: signed (", "# never decided: news (", "-never decided: partner",
-		"  - name: \"shop-b.example\" # 3 requests\n    callers: [\"shop\"]\n    origins: [\"https://b.example\"]\n    methods: [\"GET\", \"POST\"]\n    paths: [\"/api/v1/*\"]\n",
+	r.says(t, "# 8 lines read; 3 rules suggested\n", "# 1 request denied by a rule", "# 1 request denied on a redirect", "# never decided: signed (", "# never decided: news (", "-never decided: partner",
+		"  - name: \"shop-b.example\" # 1 request\n    callers: [\"shop\"]\n    origins: [\"https://b.example\"]\n    methods: [\"GET\"]\n    paths: [\"/api/v1/items/1\"]\n",
+		"  - name: \"shop-b.example-2\" # 2 requests\n    callers: [\"shop\"]\n    origins: [\"https://b.example\"]\n    methods: [\"PUT\"]\n    paths: [\"/api/v1/items/2\", \"/api/v1/orders\"]\n",
 		"    paths: [\"/feed\"]\n", "-news.example\"]")
 	taken := written(t, map[string]string{"rules.yaml": twoCallers + r.out, "audit.jsonl": record})
 	in(t, taken, "check", "@rules.yaml").wantCode(t, exitOK)

@@ -124,7 +124,7 @@ func (c *importSmokescreen) save(s streams, text []byte, name program) error {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return &problem{exitUsage, "cannot write " + c.Output, cause(err).Error(), "name a new file with -o, in a directory that can be written"}
+		return &problem{exitUsage, "cannot write " + c.Output, file.Cause(err).Error(), "name a new file with -o, in a directory that can be written"}
 	}
 	_, err = fmt.Fprintf(s.out, "wrote %s\n  next: %s check %s\n", c.Output, name, c.Output)
 	return err

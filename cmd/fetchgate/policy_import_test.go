@@ -79,11 +79,11 @@ func importedPolicy(t *testing.T, acl string, code int) (*config.Loaded, *policy
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	loaded, compiled, err := service.Check(path)
+	checked, err := service.Check(path)
 	if err != nil {
 		t.Fatalf("%v\nin\n%s", err, text)
 	}
-	return loaded, compiled
+	return checked.Config, checked.Policy
 }
 
 // filledIn puts a digest of its own at each place that is to be filled in.
@@ -315,7 +315,7 @@ func TestImportFindings(t *testing.T) {
 			if err := os.WriteFile("filled.yaml", []byte(filledIn(r.out)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := service.Check("filled.yaml"); err != nil {
+			if _, err := service.Check("filled.yaml"); err != nil {
 				t.Errorf("%v\nin\n%s", err, r.out)
 			}
 		})

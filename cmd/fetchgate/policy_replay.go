@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 // maxAuditLine is the longest line of an audit record that is read; those of
@@ -28,6 +29,7 @@ type auditLine struct {
 	Allowed bool   `json:"allowed"`
 	Rule    string `json:"rule"`
 	Reason  string `json:"reason"`
+	Why     string `json:"why"`
 	Remote  string `json:"remote_address"`
 	Final   string `json:"final_origin"`
 
@@ -64,12 +66,12 @@ type auditTrail struct {
 // one line at a time.
 func readAudit(path string, in io.Reader, use func(*auditLine)) (auditTrail, error) {
 	if path != "-" {
-		file, err := os.Open(path)
+		f, err := os.Open(path)
 		if err != nil {
-			return auditTrail{}, fmt.Errorf("%s: %w", path, cause(err))
+			return auditTrail{}, fmt.Errorf("%s: %w", path, file.Cause(err))
 		}
-		defer file.Close()
-		in = file
+		defer f.Close()
+		in = f
 	}
 	var trail auditTrail
 	reader := bufio.NewReaderSize(in, maxAuditLine)
@@ -79,7 +81,7 @@ func readAudit(path string, in io.Reader, use func(*auditLine)) (auditTrail, err
 		case errors.Is(err, bufio.ErrBufferFull):
 			return trail, fmt.Errorf("%s:%d: the line is longer than any of an audit record", path, trail.lines+1)
 		case err != nil && !errors.Is(err, io.EOF):
-			return trail, fmt.Errorf("%s: %w", path, cause(err))
+			return trail, fmt.Errorf("%s: %w", path, file.Cause(err))
 		}
 		isLast := err != nil
 		if len(bytes.TrimSpace(text)) > 0 {

@@ -231,8 +231,11 @@ func (c *connection) absent(why string, name program) *problem {
 func (c *connection) unverified(message string) *problem {
 	_, why, remote := strings.Cut(message, "remote error: ")
 	if remote {
-		return &problem{exitRPC, "fetchgate at " + c.address + " ends the TLS handshake", strings.TrimRight(why, `\"`),
-			"show it a certificate that an authority of its grpc.tls.client_ca_file signed: --cert FILE --key FILE"}
+		next := "show it a certificate that an authority of its grpc.tls.client_ca_file signed: --cert FILE --key FILE"
+		if c.secured.GetClientCertificate != nil {
+			next += "; it may also be revoked, or the service's revocation list out of date: its log says which"
+		}
+		return &problem{exitRPC, "fetchgate at " + c.address + " ends the TLS handshake", strings.TrimRight(why, `\"`), next}
 	}
 	if _, after, found := strings.Cut(message, "handshake failed: "); found {
 		message = after

@@ -38,8 +38,14 @@ func TestReportTellsPolicy(t *testing.T) {
 			}
 		}
 	}
+	const note = "note: would be denied by default-deny: it went ahead since the mode is report\n"
+	for flag, told := range map[string]bool{"-i": true, "-s": false, "-v": false, "--report": false, "--report=json": false} {
+		if r := get(t, answer, nil, flag); r.code != exitOK || strings.Contains(r.err, note) != told || strings.Contains(r.out, "denied") {
+			t.Errorf("%s: it says\n%swhere the note is wanted: %v", flag, r.err, told)
+		}
+	}
 	hop.WouldDeny, hop.Credentials, answer.Report.WouldDeny = "", nil, false
-	for _, flag := range []string{"--report", "-v"} {
+	for _, flag := range []string{"--report", "-v", "-i"} {
 		if r := get(t, answer, nil, flag); strings.Contains(r.err, "denied") || strings.Contains(r.err, "credentials") {
 			t.Errorf("%s: without any it says\n%s", flag, r.err)
 		}

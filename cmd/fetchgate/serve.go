@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -136,22 +137,14 @@ func (c *serveCommand) cannotStart(err error, name program) error {
 // firstScreen tells an operator what has started and what to type next.
 func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, name program) {
 	fmt.Fprintf(w, "fetchgate %s\n", version)
-	spoken, flags := "", ""
-	switch files := loaded.Config.GetGrpc().GetTls(); {
+	spoken := ""
+	switch {
 	case loaded.VerifiesCallers() && loaded.ClientCertificatesOptional():
-		spoken, flags = " (TLS, with certificates of callers)", " --ca FILE"
+		spoken = " (TLS, with certificates of callers)"
 	case loaded.VerifiesCallers():
-		spoken, flags = " (mTLS)", " --ca FILE --cert FILE --key FILE"
-	case files != nil:
-		spoken, flags = " (TLS)", " --ca FILE"
-	}
-	takesToken := func(c *configv1.Caller) bool { return len(c.GetTokenSha256())+len(c.GetJwts()) > 0 }
-	if slices.ContainsFunc(loaded.Config.GetCallers(), takesToken) {
-		flags += " --token-file FILE"
-	}
-	address := served.GRPCAddress()
-	if path := served.UnixAddress(); path != "" && onlyByUser(loaded.Config.GetCallers()) {
-		address, flags = "unix://"+path, ""
+		spoken = " (mTLS)"
+	case loaded.Config.GetGrpc().GetTls() != nil:
+		spoken = " (TLS)"
 	}
 	fmt.Fprintf(w, "  gRPC     %s%s\n", served.GRPCAddress(), spoken)
 	if path := served.UnixAddress(); path != "" {
@@ -171,16 +164,41 @@ func firstScreen(w io.Writer, served *service.Service, loaded *config.Loaded, na
 		fmt.Fprintf(w, "           and %d more\n", more)
 	}
 	printDangers(w, loaded)
-	if sample := sampleURL(loaded); sample != "" {
-		fmt.Fprintf(w, "next: %s\n", nextGet(address, flags, sample, name))
+	sample, by := sampleFetch(loaded)
+	if sample == "" {
+		return
 	}
+	address, flags := served.GRPCAddress(), proofFlags(loaded, by)
+	if path := served.UnixAddress(); path != "" && isOnlyUser(by) {
+		address, flags = "unix://"+path, ""
+	}
+	fmt.Fprintf(w, "next: %s\n", nextGet(address, flags, sample, name))
 }
 
-// onlyByUser tells that callers prove nothing but their user, at the unix socket.
-func onlyByUser(callers []*configv1.Caller) bool {
-	return len(callers) > 0 && !slices.ContainsFunc(callers, func(c *configv1.Caller) bool {
-		return c.GetDangerousAnonymous() || len(c.GetSpiffeIds())+len(c.GetDnsNames())+len(c.GetTokenSha256())+len(c.GetJwts()) > 0
-	})
+// isOnlyUser tells that a caller proves nothing but its user, at the unix socket.
+func isOnlyUser(c *configv1.Caller) bool {
+	return c != nil && !c.GetDangerousAnonymous() && !hasCertificate(c) && !hasToken(c)
+}
+
+func hasCertificate(c *configv1.Caller) bool { return len(c.GetSpiffeIds())+len(c.GetDnsNames()) > 0 }
+
+func hasToken(c *configv1.Caller) bool { return len(c.GetTokenSha256())+len(c.GetJwts()) > 0 }
+
+// proofFlags are what a caller, nil where none has a name, shows the service: one
+// proof, since two that are of two callers are refused.
+func proofFlags(loaded *config.Loaded, by *configv1.Caller) (flags string) {
+	if loaded.Config.GetGrpc().GetTls() != nil {
+		flags = " --ca FILE"
+	}
+	takes := loaded.VerifiesCallers()
+	byCertificate := takes && hasCertificate(by)
+	if byCertificate || takes && !loaded.ClientCertificatesOptional() {
+		flags += " --cert FILE --key FILE"
+	}
+	if hasToken(by) && !byCertificate {
+		flags += " --token-file FILE"
+	}
+	return flags
 }
 
 // letsGo says what a mode other than enforce does.
@@ -195,7 +213,11 @@ func printDangers(w io.Writer, c *config.Loaded) {
 	for _, said := range c.NotEnforced() {
 		path, mode, _ := strings.Cut(said, ": ")
 		what := "what rules deny, or no rule allows,"
-		if path != "mode" {
+		switch {
+		case path == "mode":
+		case isOfAllowing(c, path):
+			what = "what this rule, all else of which holds, cannot decide (a condition that cannot be judged, a path with several readings)"
+		default:
 			what = "what this rule denies"
 		}
 		fmt.Fprintf(w, "  DANGER   %s: %s %s (%s)\n", said, what, letsGo[mode], c.Locate(path))
@@ -205,37 +227,49 @@ func printDangers(w io.Writer, c *config.Loaded) {
 	}
 }
 
+// isOfAllowing tells that a path such as "rules[3].mode" is of a rule that allows.
+// Its mode counts only where the rule cannot be sure: its limits and all else that
+// it says hold in every mode.
+func isOfAllowing(c *config.Loaded, path string) bool {
+	i := -1
+	_, err := fmt.Sscanf(path, "rules[%d]", &i)
+	return err == nil && i >= 0 && i < len(c.Config.GetRules()) && c.Config.GetRules()[i].GetAction() != "deny"
+}
+
 // exampleURL is what to fetch where nothing better is known.
 const exampleURL = "https://example.com/"
 
-// sampleURL is a URL of the first origin that a rule names in full and opens
-// for GET; empty if rules name none.
-func sampleURL(c *config.Loaded) string {
+// sampleFetch is a URL of the first origin that an allowing rule names in full and
+// policy opens for GET, and a caller that may fetch it; nil is one without a name.
+// The URL is empty if there is none.
+func sampleFetch(c *config.Loaded) (rawURL string, by *configv1.Caller) {
 	if c.Config.GetRules() == nil && !c.IsFile() {
-		return exampleURL
+		return exampleURL, nil
 	}
 	compiled, err := service.CompilePolicy(c, nil)
 	if err != nil {
-		return ""
+		return "", nil
 	}
+	callers := sampleCallers(c)
 	for _, rule := range c.Config.GetRules() {
 		for _, origin := range rule.GetOrigins() {
 			u, err := url.Parse(origin)
-			if err != nil || strings.Contains(origin, "*") {
+			if err != nil || strings.Contains(origin, "*") || rule.GetAction() == "deny" {
 				continue
 			}
 			if ports := rule.GetPorts(); len(ports) > 0 && u.Port() == "" {
 				u.Host += fmt.Sprintf(":%d", ports[0])
 			}
-			if sample := u.String() + samplePath(rule); isOpen(compiled, sample, sampleCaller(c, rule)) {
-				return sample
+			sample := u.String() + samplePath(rule)
+			if i := slices.IndexFunc(callers, func(by *configv1.Caller) bool { return isOpen(compiled, sample, by) }); i >= 0 {
+				return sample, callers[i]
 			}
 		}
 	}
-	if isOpen(compiled, exampleURL, sampleCaller(c, nil)) {
-		return exampleURL
+	if i := slices.IndexFunc(callers, func(by *configv1.Caller) bool { return isOpen(compiled, exampleURL, by) }); i >= 0 {
+		return exampleURL, callers[i]
 	}
-	return ""
+	return "", nil
 }
 
 // samplePath is the first path of a rule that stands for itself alone, or one
@@ -249,25 +283,37 @@ func samplePath(rule *configv1.Rule) string {
 	return "/"
 }
 
-// sampleCaller is one that rule is for; nil stands for a rule for everybody.
-func sampleCaller(c *config.Loaded, rule *configv1.Rule) string {
-	if names := rule.GetCallers(); len(names) > 0 {
-		return names[0]
+// sampleCallers are those that may fetch, nil alone where nobody is asked for a
+// name. Where TLS asks for a certificate, those come first that are known by it.
+func sampleCallers(c *config.Loaded) []*configv1.Caller {
+	callers := slices.Clone(c.Config.GetCallers())
+	if len(callers) == 0 {
+		return []*configv1.Caller{nil}
 	}
-	if callers := c.Config.GetCallers(); len(callers) > 0 {
-		return callers[0].GetName()
+	callers = slices.DeleteFunc(callers, func(c *configv1.Caller) bool {
+		return len(c.GetRights()) > 0 && !slices.Contains(c.GetRights(), "fetch")
+	})
+	if c.VerifiesCallers() && !c.ClientCertificatesOptional() {
+		known := func(c *configv1.Caller) int {
+			if hasCertificate(c) {
+				return 0
+			}
+			return 1
+		}
+		slices.SortStableFunc(callers, func(a, b *configv1.Caller) int { return known(a) - known(b) })
 	}
-	return "anonymous"
+	return callers
 }
 
-// isOpen tells whether policy allows that caller a GET, other than by mode report.
-func isOpen(p *policy.Policy, rawURL, caller string) bool {
+// isOpen tells whether policy allows a caller a GET, other than by its mode.
+func isOpen(p *policy.Policy, rawURL string, by *configv1.Caller) bool {
 	to, err := fetch.ParseURL(rawURL)
 	if err != nil {
 		return false
 	}
-	d := p.Decide(policy.Ask{Caller: fetch.Caller{Name: caller}, Method: "GET", Destination: to})
-	return d.Denied == nil && d.WouldDeny == nil
+	who := fetch.Caller{Name: cmp.Or(by.GetName(), anonymous), Owner: by.GetOwner()}
+	d := p.Decide(policy.Ask{Caller: who, Method: "GET", Destination: to})
+	return d.Denied == nil && d.WouldDeny == nil && !d.Open
 }
 
 // nextGet is a command line that fetches a URL through the service at address,

@@ -286,9 +286,51 @@ func TestSampleURL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := sampleURL(loaded); got != want {
+		if got, _ := sampleFetch(loaded); got != want {
 			t.Errorf("for the rules %s it is %s, want %s", rules, got, want)
 		}
+	}
+}
+
+// TestSampleIsAllowed: what the first screen says to type is allowed, to a caller
+// that proves in one way who it is.
+func TestSampleIsAllowed(t *testing.T) {
+	const token, other = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
+	files := writeKeys(t)
+	tls := func(more string) string {
+		return fmt.Sprintf("grpc: {tls: {cert_file: %q, key_file: %q%s}}\n", files.cert, files.key, more)
+	}
+	mutual, optional := tls(fmt.Sprintf(", client_ca_file: %q", files.ca)), tls(fmt.Sprintf(", client_ca_file: %q, client_certificates: optional", files.ca))
+	byToken, byCertificate := "{name: tok, token_sha256: ["+token+"]}", `{name: crt, spiffe_ids: ["spiffe://example.org/caller"]}`
+	const one = `rules: [{name: a, origins: ["https://one.example"]}`
+	for name, c := range map[string]struct{ config, url, flags string }{
+		"mutual, a caller of each kind": {mutual + "callers: [" + byToken + ", " + byCertificate + "]\n" + one + "]\n", "https://one.example/", " --ca FILE --cert FILE --key FILE"},
+		"optional, the first":           {optional + "callers: [" + byToken + ", " + byCertificate + "]\n" + one + "]\n", "https://one.example/", " --ca FILE --token-file FILE"},
+		"both proofs of one":            {mutual + `callers: [{name: both, token_sha256: [` + token + `], dns_names: [a.example]}]` + "\n" + one + "]\n", "https://one.example/", " --ca FILE --cert FILE --key FILE"},
+		"mutual and tokens alone":       {mutual + "callers: [" + byToken + "]\n" + one + "]\n", "https://one.example/", " --ca FILE --cert FILE --key FILE --token-file FILE"},
+		"TLS and no names":              {tls("") + one + "]\n", "https://one.example/", " --ca FILE"},
+		"denied to the first caller": {mutual + "callers: [" + byCertificate + ", " + byToken + "]\n" + one + `, {name: b, action: deny, callers: [crt], origins: ["https://*"]}]` + "\n",
+			"https://one.example/", " --ca FILE --cert FILE --key FILE --token-file FILE"},
+		"denied by the owner": {"callers: [{name: a, owner: team-a, token_sha256: [" + token + "]}, {name: b, owner: team-b, token_sha256: [" + other + "]}]\n" +
+			`rules: [{name: a, origins: ["https://one.example"], when: 'caller.owner == "team-b"'}]` + "\n", "https://one.example/", " --token-file FILE"},
+		"an origin of a denial": {`rules: [{name: no, action: deny, origins: ["https://two.example"], paths: ["/admin/*"]}, {name: all, origins: ["https://*"]}, {name: a, origins: ["https://one.example"]}]` + "\n", "https://one.example/", ""},
+		"by the mode open":      {"mode: open\n" + one + `, {name: b, action: deny, origins: ["https://*"]}]` + "\n", "", ""},
+		"no right to fetch":     {"callers: [{name: tok, rights: [explain], token_sha256: [" + token + "]}]\n" + one + "]\n", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "fetchgate.yaml")
+			if err := os.WriteFile(path, []byte(c.config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			loaded, err := config.Load(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sample, by := sampleFetch(loaded)
+			if sample != c.url || sample != "" && proofFlags(loaded, by) != c.flags {
+				t.Errorf("it is %q with %q, want %q with %q", sample, proofFlags(loaded, by), c.url, c.flags)
+			}
+		})
 	}
 }
 

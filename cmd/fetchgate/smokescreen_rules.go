@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -21,12 +20,6 @@ const (
 	maxOriginsOfRule  = 10_000
 	maxConditionBytes = 4096
 )
-
-// identitySource says how callers prove who they are.
-type identitySource struct {
-	spiffePrefix string // "spiffe://prod/ns/"; empty: none
-	dnsSuffix    string // ".svc.example"; empty: none
-}
 
 // importedCaller is a caller, and importedRule a rule, with what is said of it in
 // comments.
@@ -163,69 +156,6 @@ func (m *aclImport) allowable(hosts []aclHosts) []aclHosts {
 	return can
 }
 
-// client makes the caller of a rule; an empty name stands for all clients that
-// have no rule.
-func (m *aclImport) client(rule *aclRule, name string) *aclClient {
-	c := &configv1.Caller{Owner: m.owner(rule)}
-	if name == "" {
-		c.Name = m.unique("others")
-		m.comment("Every client that has no rule of its own: the default of the ACL. Who shows no")
-		m.comment("proof is this caller only with dangerous_anonymous: true.")
-	} else if c.Name = name; named(name) != name {
-		c.Name = m.unique(named(name))
-		m.comment("The role %q.", name)
-	}
-	m.identify(c, name)
-	client := &aclClient{aclRule: rule, caller: c.Name, own: m.hosts("allowed_domains", rule.allowed)}
-	for _, proxy := range rule.proxies {
-		m.note(proxy.line, "%q of allowed_external_proxies is not carried over: callers cannot name a proxy", proxy.text)
-	}
-	m.callers = append(m.callers, importedCaller{c, m.comments()})
-	return client
-}
-
-var (
-	spiffeName = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
-	dnsLabels  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-)
-
-// identify says how a caller proves who it is; empty stands for all other
-// clients.
-func (m *aclImport) identify(c *configv1.Caller, name string) {
-	if m.from == (identitySource{}) {
-		c.TokenSha256 = []string{fillIn}
-		return
-	}
-	if prefix := m.from.spiffePrefix; prefix != "" {
-		id := prefix + name
-		switch {
-		case name == "":
-			id += "*"
-		case !spiffeName.MatchString(name):
-			id = fillIn
-		}
-		c.SpiffeIds = []string{id}
-	}
-	if suffix := m.from.dnsSuffix; suffix != "" && (name != "" || len(c.SpiffeIds) == 0) {
-		dns := strings.ToLower(name)
-		if dnsLabels.MatchString(dns) {
-			dns += suffix
-		} else {
-			dns = fillIn
-		}
-		c.DnsNames = []string{dns}
-	}
-}
-
-func (m *aclImport) owner(rule *aclRule) string {
-	owner := []rune(rule.project.text)
-	if len(owner) > maxOwnerRunes {
-		m.note(rule.project.line, "the project is cut to %d characters", maxOwnerRunes)
-		owner = owner[:maxOwnerRunes]
-	}
-	return string(owner)
-}
-
 // named is a text as a name of callers and rules.
 func named(text string) string {
 	name := strings.TrimLeft(notInName.ReplaceAllString(strings.ToLower(text), "-"), "._-")
@@ -282,13 +212,7 @@ func (m *aclImport) allowOwn(c *aclClient) {
 		return // what was noted stands before the next rule
 	}
 	m.comment("The allowed_domains of %s.", c.caller)
-	m.add(&configv1.Rule{Name: m.of(c.caller, "hosts"), Owner: m.ownerOf(c), Callers: []string{c.caller}}, bothSchemes, can)
-}
-
-// ownerOf is what owner says, without its notes.
-func (m *aclImport) ownerOf(c *aclClient) string {
-	owner := []rune(c.project.text)
-	return string(owner[:min(len(owner), maxOwnerRunes)])
+	m.add(&configv1.Rule{Name: m.of(c.caller, "hosts"), Owner: c.owner(), Callers: []string{c.caller}}, bothSchemes, can)
 }
 
 // changed makes the rule for a domain whose requests smokescreen changes, which
@@ -313,7 +237,7 @@ func (m *aclImport) changed(c *aclClient, d aclMITM) {
 		return
 	}
 	m.comment("The add_headers of %q, in the place of fields of these names.", d.domain.text)
-	m.add(&configv1.Rule{Name: m.of(c.caller, "fields"), Owner: m.ownerOf(c), Callers: []string{c.caller}, SetFields: r.SetFields}, []string{"https"}, []aclHosts{h})
+	m.add(&configv1.Rule{Name: m.of(c.caller, "fields"), Owner: c.owner(), Callers: []string{c.caller}, SetFields: r.SetFields}, []string{"https"}, []aclHosts{h})
 }
 
 // denyGlobally denies what the global deny list has, but to each client the hosts
@@ -382,7 +306,7 @@ func (m *aclImport) rest(c *aclClient, global []aclHosts) {
 		return // no rule allows them
 	}
 	rest := func(r *configv1.Rule) {
-		r.Owner, r.Callers, r.Origins, r.Ports = m.ownerOf(c), []string{c.caller}, everyHost, m.ports
+		r.Owner, r.Callers, r.Origins, r.Ports = c.owner(), []string{c.caller}, everyHost, m.ports
 		m.rules = append(m.rules, importedRule{r, m.comments()})
 	}
 	m.comment("The action of %s is %s: all other hosts go ahead.", c.caller, c.action.text)

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// write writes the configuration, with comments. JSON's texts are YAML's too.
+// write writes the configuration, with comments.
 func (m *imported) write(out io.Writer, acl string, from identitySource) {
 	w := importWriter{out}
 	w.comments("", []string{

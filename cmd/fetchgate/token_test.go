@@ -67,6 +67,29 @@ func TestTokenOutput(t *testing.T) {
 	}
 }
 
+// TestTokenDigest: the digest of a token that there is, however its line ends.
+func TestTokenDigest(t *testing.T) {
+	dir := written(t, map[string]string{"unix": "fg_abc\n", "windows": "fg_abc\r\n", "bare": "fg_abc", "empty": " \n", "two": "fg_abc\nfg_def\n"})
+	want := fmt.Sprintf("%x", sha256.Sum256([]byte("fg_abc")))
+	for _, name := range []string{"@unix", "@windows", "@bare"} {
+		r := in(t, dir, "token", "--digest", name)
+		if r.wantCode(t, exitOK); r.out != "token_sha256: "+want+"\n" {
+			t.Errorf("%s: it prints %q", name, r.out)
+		}
+	}
+	r := runHere(t.Context(), "fg_abc\n", "token", "--json", "--digest", "-")
+	if r.wantCode(t, exitOK); r.out != `{"token_sha256":"`+want+`"}`+"\n" {
+		t.Errorf("it prints %q", r.out)
+	}
+	for args, says := range map[string]string{
+		"@empty": "it holds no token", "@two": "more than one", "@none": "no such file", "@unix -o @new": "can't be used together",
+	} {
+		r := in(t, dir, append([]string{"token", "--digest"}, strings.Fields(args)...)...)
+		r.wantCode(t, exitUsage)
+		r.says(t, says, "-fg_abc")
+	}
+}
+
 func wantDigest(t *testing.T, token, digest string) {
 	t.Helper()
 	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(token))); digest != want {
