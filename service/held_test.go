@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -57,9 +58,9 @@ func from(t *testing.T, s *server, address string, o ...grpc.DialOption) *grpc.C
 	return conn
 }
 
-func newDeaf(t *testing.T, s *server, address string) *deaf {
+func newDeaf(t *testing.T, s *server, address string, o ...grpc.DialOption) *deaf {
 	t.Helper()
-	return &deaf{ClientConn: from(t, s, address, grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(16<<20))}
+	return &deaf{ClientConn: from(t, s, address, append(o, grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(16<<20))...)}
 }
 
 // ask sends a request of an RPC that fetches, n times.
@@ -151,6 +152,21 @@ func TestHeldBytesComeBackWithTheirConnection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHeldBytesOfCompressedRPCs: what is sent to a caller that compresses counts
+// until it is read, as for others.
+func TestHeldBytesOfCompressedRPCs(t *testing.T) {
+	u := large(t)
+	s := serve(t, holding(u, ""))
+	d := newDeaf(t, s, "127.0.0.1", grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
+	d.fetch(t, s, 4, u.URL("/"))
+	wantHeld(t, s, atLeast(4*(3<<20)))
+	stream := &fetchgatev1.StreamFetchRequest{Request: &fetchgatev1.HttpRequest{Url: u.URL("/endless")}}
+	d.ask(t, 20, fetchgatev1.FetchService_StreamFetch_FullMethodName, stream)
+	wantHeld(t, s, atLeast(4*(3<<20)+20*(64<<10)))
+	d.Close()
+	wantHeld(t, s, nothing)
 }
 
 // TestUnreadAnswersEndTheirConnection: an answer that is not read is a live fetch

@@ -177,6 +177,32 @@ func TestCallerThatLeaves(t *testing.T) {
 	}
 }
 
+// TestContextOfAFetch: what a transport is called with has the deadline of the
+// fetch, and tells its end from that of a caller who has gone.
+func TestContextOfAFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, s := time.Now(), ok()
+		var deadline time.Time
+		var ended error
+		s.act = func(ctx context.Context, _ *fetch.Request) error {
+			deadline, _ = ctx.Deadline()
+			err := givenUp(ctx)
+			ended = ctx.Err()
+			return err
+		}
+		p := plan(t, "http://example.com/")
+		p.Timeouts.Total = time.Minute
+		if _, err := over(t, s).Run(t.Context(), p, &sink{}); err == nil || deadline.Sub(began) != time.Minute || ended != context.DeadlineExceeded {
+			t.Errorf("the deadline is after %v, it ended with %v, the fetch with %v", deadline.Sub(began), ended, err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, leave)
+		if _, err := over(t, s).Run(ctx, p, &sink{}); err == nil || ended != context.Canceled {
+			t.Errorf("for a caller who has gone, it ended with %v, the fetch with %v", ended, err)
+		}
+	})
+}
+
 // TestHopsEndWithTheirContext: nothing that a transport started for a hop lives
 // longer than Run.
 func TestHopsEndWithTheirContext(t *testing.T) {

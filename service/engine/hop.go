@@ -114,32 +114,16 @@ func tooManyRedirects(a *fetch.Attempt, next redirect.Hop, most int) *fetch.Fail
 }
 
 // hop is one request and response: decide, send, note.
-func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got *arrived, err error) {
+func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (*arrived, error) {
 	began := time.Now()
 	a.Hops = append(a.Hops, fetch.Hop{Destination: next.Destination, Method: next.Method, Start: began})
 	h := &a.Hops[len(a.Hops)-1]
 	defer func() { h.Facts.Times.Total = time.Since(began) }()
 
-	ask := ask(r.plan, next, &r.jar, r.proving.dropped)
-	decision := r.engine.policy.Decide(ask)
-	h.Rule, r.report.Rule = decision.Rule, decision.Rule
-	if decision.Denied == nil {
-		decision.Denied = r.downgrade(next, decision)
+	decision, wanted, err := r.permit(a, h, next)
+	if err != nil {
+		return nil, err
 	}
-	if decision.Denied != nil {
-		return nil, decision.Denied
-	}
-	note(&r.report, r.plan, decision.Settings)
-	r.response = r.report.Response
-	wanted, dropped, denied := choose(r.plan, next, decision, r.newest(), r.chain(a))
-	if h.Credentials = dropped; denied != nil {
-		return nil, denied
-	}
-	place := Place{Ask: ask, Needs: r.plan.Needs, Credentials: heldNames(wanted), Downgraded: r.isDowngrade(next)}
-	if withdrawn := r.withdrawal.goes(r, place); withdrawn != nil {
-		return nil, withdrawn
-	}
-	h.WouldDeny, h.Open = decision.WouldDeny, decision.Open // it goes ahead
 	if a.Number == 1 {
 		r.engine.budget.Sent(r.plan.Caller.Name, h.Destination.Origin)
 	}
@@ -147,6 +131,47 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	if err != nil {
 		return nil, err
 	}
+	resp, err := r.exchange(ctx, h, next, decision, req)
+	if err != nil {
+		return nil, err
+	}
+	written := resp.Head
+	r.unshow(h, resp)
+	if !r.plan.Verbatim {
+		r.jar.Store(h.Destination, resp.Fields, time.Now())
+	}
+	r.arrived = arrived{resp: resp, url: h.Destination.URL(), began: began, expected: req.ExpectContinue, written: written}
+	return &r.arrived, nil
+}
+
+// permit asks policy about a hop, and takes note of what it says. It returns the
+// credentials that go with the hop too; an error means that it does not go.
+func (r *run) permit(a *fetch.Attempt, h *fetch.Hop, next redirect.Hop) (policy.Decision, []chosen, error) {
+	ask := ask(r.plan, next, &r.jar, r.proving.dropped)
+	decision := r.engine.policy.Decide(ask)
+	h.Rule, r.report.Rule = decision.Rule, decision.Rule
+	if decision.Denied == nil {
+		decision.Denied = r.downgrade(next, decision)
+	}
+	if decision.Denied != nil {
+		return decision, nil, decision.Denied
+	}
+	note(&r.report, r.plan, decision.Settings)
+	r.response = r.report.Response
+	wanted, dropped, denied := choose(r.plan, next, decision, r.newest(), r.chain(a))
+	if h.Credentials = dropped; denied != nil {
+		return decision, nil, denied
+	}
+	place := Place{Ask: ask, Needs: r.plan.Needs, Credentials: heldNames(wanted), Downgraded: r.isDowngrade(next)}
+	if withdrawn := r.withdrawal.goes(r, place); withdrawn != nil {
+		return decision, nil, withdrawn
+	}
+	h.WouldDeny, h.Open = decision.WouldDeny, decision.Open // it goes ahead
+	return decision, wanted, nil
+}
+
+// exchange sends req, and takes note of what happened to it.
+func (r *run) exchange(ctx context.Context, h *fetch.Hop, next redirect.Hop, decision policy.Decision, req *fetch.Request) (*fetch.Response, error) {
 	var interim *interimHeads
 	if r.plan.Response.Interim {
 		interim = new(interimHeads)
@@ -165,13 +190,7 @@ func (r *run) hop(ctx context.Context, a *fetch.Attempt, next redirect.Hop) (got
 	if err != nil {
 		return nil, err
 	}
-	written := resp.Head
-	r.unshow(h, resp)
-	if !r.plan.Verbatim {
-		r.jar.Store(h.Destination, resp.Fields, time.Now())
-	}
-	r.arrived = arrived{resp: resp, url: h.Destination.URL(), began: began, expected: req.ExpectContinue, written: written}
-	return &r.arrived, nil
+	return resp, nil
 }
 
 // FirstHop is the report that a plan begins with where the rule of its first hop

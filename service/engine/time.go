@@ -22,7 +22,7 @@ func (r *run) keepTime(total time.Duration) *time.Timer {
 		r.deadline = now.Add(total)
 	}
 	if rpc, ok := r.caller.Deadline(); ok {
-		rpc = rpc.Add(-min(maxHeadroom, rpc.Sub(now)/headroomFraction))
+		rpc = rpc.Add(-headroom(rpc.Sub(now)))
 		if r.deadline.IsZero() || rpc.Before(r.deadline) {
 			r.deadline, cause = rpc, errDeadline
 		}
@@ -36,6 +36,18 @@ func (r *run) keepTime(total time.Duration) *time.Timer {
 		return nil
 	}
 	return time.AfterFunc(left, func() { r.cut(cause) })
+}
+
+// headroom is what an answer leaves of the time that is left until the RPC's
+// deadline.
+func headroom(left time.Duration) time.Duration { return min(maxHeadroom, left/headroomFraction) }
+
+// TimeLeft is how long the RPC of ctx may take for its answer to arrive by its
+// deadline; false if it has none.
+func TimeLeft(ctx context.Context) (time.Duration, bool) {
+	deadline, ok := ctx.Deadline()
+	left := time.Until(deadline)
+	return left - headroom(left), ok
 }
 
 // Deadline makes the run the context of its fetch: that of Context, which a timer

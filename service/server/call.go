@@ -25,8 +25,9 @@ type call struct {
 	id, rpc string
 	start   time.Time
 	who     fetch.Caller
-	// asked is the request, once it was looked at.
-	asked *fetchgatev1.HttpRequest
+	// message is what the RPC asks for and asked its request, once it was looked at.
+	message proto.Message
+	asked   *fetchgatev1.HttpRequest
 	// planned is the plan, also if it is of a request that cannot be carried out.
 	planned *fetch.Plan
 	// running tells that the engine was asked, report is its; nil until then.
@@ -39,12 +40,16 @@ type call struct {
 // auditQueue is what the limit of the audit record's queue is counted as.
 const auditQueue = "audit_queue"
 
+// recordFull is what callers are told of a record without room. Where it goes and
+// what to mend there is in the log.
+const recordFull = "fetchgate did nothing: it fetches only what it can record, and its audit record is full; ask another replica, or try again later"
+
 // recorded carries out one RPC and records it, also if that panics: the
 // interceptor above turns it into INTERNAL.
 func (s *Server) recorded(ctx context.Context, rpc string, carryOut func(*call) error) (err error) {
 	if err := s.recorder.Begin(rpc); err != nil {
 		s.onRefused(&limit.Refused{Limit: auditQueue, Scope: limit.ScopeServer})
-		return &refusal{code: codes.Unavailable, reason: reasonOverloaded, message: err.Error(), retryAfter: time.Second}
+		return &refusal{code: codes.Unavailable, reason: reasonOverloaded, message: recordFull, retryAfter: time.Second}
 	}
 	c := &call{server: s, under: s.pinned(ctx), ctx: ctx, id: newID(), rpc: rpc, start: time.Now()}
 	err = errUnknownFault
@@ -61,7 +66,7 @@ type fetchRequest interface {
 
 // plan admits the RPC and makes its plan, or says why not.
 func (c *call) plan(s shape, m fetchRequest) (*fetch.Plan, error) {
-	c.asked = m.GetRequest()
+	c.message, c.asked = m, m.GetRequest()
 	if err := c.admit(m); err != nil {
 		return nil, err
 	}
@@ -257,14 +262,25 @@ func (c *call) end(err error) {
 	if code == codes.Canceled || code != codes.OK && r.Outcome == fetch.OutcomeResponse {
 		r.Outcome = fetch.OutcomeCanceled // its caller did not take it
 	}
+	// The fetch keeps its place and its memory while it waits for room for its
+	// record, so that callers feel that there is none.
 	if c.lease != nil {
-		c.lease.Give(c.request)
-		// The fetch keeps its place while it waits for room for its record, so
-		// that callers feel that there is none.
 		defer c.lease.Done()
+		defer c.lease.Give(c.request)
+	} else {
+		c.forget()
 	}
 	c.tellEchoes(r)
 	c.server.recorder.End(c.ctx, r)
+}
+
+// forget lets go of the request, which may be large and counts against nobody: the
+// record may wait for room, and what is around the RPC holds the message as long.
+func (c *call) forget() {
+	c.planned, c.asked = nil, nil
+	if c.message != nil {
+		proto.Reset(c.message)
+	}
 }
 
 // rejected is the report of a fetch that was not carried out.

@@ -135,10 +135,10 @@ func TestSummariesThatAreNotTaken(t *testing.T) {
 func TestFullRecordRefuses(t *testing.T) {
 	for rpc, call := range both {
 		upstream := typicalTransport(1)
-		s, records := serverOver(t, upstream, fetch.DefaultLimits()), &recorder{full: errors.New("the record is full")}
+		s, records := serverOver(t, upstream, fetch.DefaultLimits()), &recorder{full: errors.New("https://collector.internal:4317 takes no lines")}
 		var counted []limit.Refused
 		s.recorder, s.onRefused = records, func(r *limit.Refused) { counted = append(counted, *r) }
-		if got := tell(t, call(t, s)); got.code != codes.Unavailable || got.reason != reasonOverloaded {
+		if got := tell(t, call(t, s)); got.code != codes.Unavailable || got.reason != reasonOverloaded || strings.Contains(got.message, "collector") {
 			t.Errorf("%s: the caller is told %+v", rpc, got)
 		}
 		if !slices.Equal(counted, []limit.Refused{{Limit: "audit_queue", Scope: "server"}}) || upstream.calls > 0 || len(records.reports) > 0 {

@@ -12,7 +12,9 @@ import (
 
 // The answers that carry a body leave as a message without it plus the pooled
 // buffer that the body was read into, which goes on the wire uncopied. The
-// embedded message keeps interceptors, stats and reflection working.
+// embedded message is what stats handlers and the interceptor of [Server.Register]
+// see; to gRPC itself the Fetch that sends it is a stream, and its interceptors
+// for unary RPCs do not run.
 
 // fetchReply is a FetchResponse whose response.body is in body.
 type fetchReply struct {

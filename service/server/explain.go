@@ -10,11 +10,12 @@ import (
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/engine"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/policy"
 )
 
 // Explain plans the request as Fetch does and asks the policy that Fetch asks.
-// Nothing is sent to an upstream and no name is resolved: addresses stays empty,
-// since no caller can have the right explain:addresses yet. What Fetch would
+// Nothing is sent to an upstream. A name is resolved only for a caller with the
+// right explain:addresses, and only where Fetch would resolve it. What Fetch would
 // refuse is an answer here; RPC errors are for a caller that is not known, or has
 // too much under way.
 func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (*fetchgatev1.ExplainResponse, error) {
@@ -36,7 +37,10 @@ func (e explainer) Explain(ctx context.Context, m *fetchgatev1.ExplainRequest) (
 		answer.Limits, _ = effective(plan, nil)
 	}
 	if isJudged(plan) {
-		under.judge(ctx, plan, answer)
+		decision := under.judge(ctx, plan, answer)
+		if len(violations) == 0 && who.Rights&fetch.RightExplainAddresses != 0 {
+			e.judgeAddresses(ctx, under, plan, decision, answer)
+		}
 	}
 	if len(violations) > 0 {
 		answer.Allowed, answer.GoesAhead, answer.Credentials = false, false, nil
@@ -79,8 +83,8 @@ func isJudged(plan *fetch.Plan) bool {
 	return plan.Destination.Host != "" && fetch.CheckMethod(plan.Method) == nil
 }
 
-// judge adds what policy says of the plan.
-func (s *Snapshot) judge(ctx context.Context, plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) {
+// judge adds what policy says of the plan, and returns its decision.
+func (s *Snapshot) judge(ctx context.Context, plan *fetch.Plan, answer *fetchgatev1.ExplainResponse) policy.Decision {
 	said := s.policy.Explain(ctx, engine.PolicyAsk(plan))
 	answer.Allowed, answer.Mode, answer.GoesAhead = said.Allowed, said.Mode, said.Decision.Denied == nil
 	answer.CanonicalUrl = plan.Destination.RedactedURL()
@@ -96,6 +100,7 @@ func (s *Snapshot) judge(ctx context.Context, plan *fetch.Plan, answer *fetchgat
 		judgeCredentials(plan, said.Decision, answer)
 		answer.Limits, answer.Clamped = effective(plan, said.Decision.Settings)
 	}
+	return said.Decision
 }
 
 // effective are the limits that are in force on the first hop of a plan, by the

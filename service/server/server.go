@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
@@ -45,6 +46,8 @@ type Options struct {
 	// OnRefused is told of each fetch that a limit keeps out; nil means nobody
 	// counts.
 	OnRefused func(*limit.Refused)
+	// JudgeHost resolves hosts for Explain; nil means that it tells no addresses.
+	JudgeHost JudgeHost
 	// Log takes the causes of faults that are fetchgate's own; nil discards them.
 	Log *slog.Logger
 }
@@ -58,6 +61,7 @@ type Server struct {
 	admission *limit.Admission
 	recorder  fetch.Recorder
 	onRefused func(*limit.Refused)
+	judgeHost JudgeHost
 	log       *slog.Logger
 	draining  atomic.Bool
 	drained   chan struct{} // closed when draining begins
@@ -82,7 +86,7 @@ func New(e *engine.Engine, o Options) *Server {
 	}
 	s := &Server{
 		onRefused: o.OnRefused, engine: e, admission: o.Admission, recorder: o.Recorder, log: o.Log,
-		userAgent: o.UserAgent, pinned: o.Pinned, inForce: o.InForce, drained: make(chan struct{}),
+		userAgent: o.UserAgent, pinned: o.Pinned, inForce: o.InForce, judgeHost: o.JudgeHost, drained: make(chan struct{}),
 	}
 	if s.pinned == nil {
 		always := s.Snapshot(Settings{Limits: o.Limits, TLS: o.TLS, Generation: o.Generation, Policy: o.Policy})
@@ -159,6 +163,7 @@ func (s *Server) fetchHandler(around grpc.UnaryServerInterceptor) grpc.StreamHan
 	method := &grpc.UnaryServerInfo{Server: s, FullMethod: fetchgatev1.FetchService_Fetch_FullMethodName}
 	fetch := func(ctx context.Context, m any) (any, error) { return s.fetch(ctx, m.(*fetchgatev1.FetchRequest)) }
 	return func(_ any, stream grpc.ServerStream) error {
+		sendPlain(stream.Context())
 		m := new(fetchgatev1.FetchRequest)
 		if err := stream.RecvMsg(m); err != nil {
 			return err
@@ -167,14 +172,22 @@ func (s *Server) fetchHandler(around grpc.UnaryServerInterceptor) grpc.StreamHan
 		if err != nil {
 			return err
 		}
-		if err = stream.SendMsg(answer); err == nil && stream.Context().Err() != nil {
-			dropped(answer)
+		if err = stream.SendMsg(answer); err == nil {
+			dropped(stream.Context(), answer)
 		}
 		return err
 	}
 }
 
+// sendPlain has answers go out as they are, though the request was compressed:
+// gRPC frees what it compresses at once, so that nobody would count the
+// compressed form, which may be as large and waits until its caller reads it.
+func sendPlain(ctx context.Context) {
+	_ = grpc.SetSendCompressor(ctx, encoding.Identity) // fails where ctx is of no RPC
+}
+
 func (s *Server) serveStreamFetch(_ any, stream grpc.ServerStream) error {
+	sendPlain(stream.Context())
 	m := new(fetchgatev1.StreamFetchRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err

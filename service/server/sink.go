@@ -305,8 +305,8 @@ func (s *streamSink) send() {
 			free(m)
 		} else if err := s.stream.SendMsg(m); err != nil {
 			s.failed.Store(&err)
-		} else if s.ctx.Err() != nil {
-			s.held.forfeit() // as dropped does
+		} else {
+			s.held.forfeit(s.ctx)
 		}
 		s.sending.Add(-1)
 	}

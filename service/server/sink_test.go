@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,11 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	fetchgatev1 "github.com/fetchgate/fetchgate/gen/fetchgate/v1"
 	"github.com/fetchgate/fetchgate/service/fetch"
+	"github.com/fetchgate/fetchgate/service/limit"
 )
 
 // give writes b to a sink as package body does, at most atOnce bytes at a time,
@@ -270,6 +274,67 @@ func (s *stubStream) read() {
 	for i := range s.events {
 		s.events[i].wire.Free()
 		s.events[i].wire = nil
+	}
+}
+
+// TestStreamsThatGRPCDrops: a message that is sent as its stream ends is held no
+// more, though gRPC never frees it.
+func TestStreamsThatGRPCDrops(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	stream := &stubStream{t: t, keep: true, stall: make(chan error)}
+	admission := limit.NewAdmission(fetch.DefaultLimits())
+	lease, _ := admission.Admit("shop", limit.Peer{}, nil)
+	sink := newStreamSink(ctx, stream, newHeld(buffers, lease), time.Minute)
+	b := sink.Buffer()
+	if err := sink.Data(append(b, "hello"...), false); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	stream.stall <- nil
+	if err := sink.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, held := admission.Load(); held != 0 {
+		t.Errorf("%d bytes are still counted", held)
+	}
+}
+
+// trailing is a stream of gRPC that takes trailers until it is over.
+type trailing struct {
+	grpc.ServerTransportStream
+	over error
+}
+
+func (s trailing) SetTrailer(metadata.MD) error { return s.over }
+
+// TestDeadlinesForfeitNothingQueued: what is sent at the deadline counts for as
+// long as gRPC has the stream, and so may have it queued.
+func TestDeadlinesForfeitNothingQueued(t *testing.T) {
+	expired, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		over error
+		want int64
+	}{
+		"goes on":             {t.Context(), nil, 4 << 10},
+		"expired, and queued": {expired, nil, 4 << 10},
+		"expired, and over":   {expired, errors.New("over"), 0},
+		"cancelled":           {cancelled, nil, 0},
+	} {
+		admission := limit.NewAdmission(fetch.DefaultLimits())
+		lease, _ := admission.Admit("shop", limit.Peer{}, nil)
+		memory := newHeld(buffers, lease)
+		if _, refused := memory.take(4 << 10); refused != nil {
+			t.Fatal(refused)
+		}
+		ctx := grpc.NewContextWithServerTransportStream(c.ctx, trailing{over: c.over})
+		dropped(ctx, &fetchReply{held: memory})
+		if _, bytes := admission.Load(); bytes != c.want {
+			t.Errorf("%s: %d bytes count, want %d", name, bytes, c.want)
+		}
 	}
 }
 

@@ -45,7 +45,8 @@ func (d *draft) ownFields(hasBody bool) {
 	seen := map[string]bool{}
 	for i, f := range d.plan.Fields {
 		name := strings.ToLower(f.Name)
-		if !ownFields[name] {
+		same := sameAs[name]
+		if same == nil {
 			continue
 		}
 		path := fmt.Sprintf("request.headers[%d]", i)
@@ -57,7 +58,7 @@ func (d *draft) ownFields(hasBody bool) {
 			d.wrong(path, "Content-Length and Transfer-Encoding exclude one another (RFC 9112 section 6.2)")
 		case isFraming && hasBody && d.plan.Source == nil: // the body is wrong
 		default:
-			if err := d.same(name, string(f.Value)); err != nil {
+			if err := same(d, string(f.Value)); err != nil {
 				d.wrong(path, "a verbatim request may have the field %s if it says what is sent anyway: %v", name, err)
 			}
 		}
@@ -65,29 +66,17 @@ func (d *draft) ownFields(hasBody bool) {
 	}
 }
 
-// ownFields are the fields that fetchgate writes itself.
-var ownFields = map[string]bool{
-	"host": true, "content-length": true, "transfer-encoding": true, "connection": true, "expect": true, "te": true, "trailer": true,
-}
-
-// same says why one of ownFields with a value is not what fetchgate will write; nil
-// means that it is.
-func (d *draft) same(name, value string) error {
-	switch name {
-	case "host":
-		return d.sameHost(value)
-	case "content-length":
-		return d.sameLength(value)
-	case "transfer-encoding":
-		return d.sameCoding(value)
-	case "connection":
-		return d.sameConnection(value)
-	case "expect":
-		return d.sameExpectation(value)
-	case "te":
-		return d.sameTE(value)
-	}
-	return d.sameTrailer(value)
+// sameAs are, for the fields that fetchgate writes itself, what says why a value is
+// not what it will write; nil means that it is. They are those of
+// fetch.RefusedFields that may stand in a verbatim request.
+var sameAs = map[string]func(d *draft, value string) error{
+	"host":              (*draft).sameHost,
+	"content-length":    (*draft).sameLength,
+	"transfer-encoding": (*draft).sameCoding,
+	"connection":        (*draft).sameConnection,
+	"expect":            (*draft).sameExpectation,
+	"te":                (*draft).sameTE,
+	"trailer":           (*draft).sameTrailer,
 }
 
 func (d *draft) sameHost(value string) error {

@@ -170,3 +170,21 @@ func TestVerbatimBlamesOnce(t *testing.T) {
 		t.Errorf("refused are %q, want %q", got, want)
 	}
 }
+
+// TestVerbatimSaysWhatIsRefusedElsewhere holds sameAs to the fields that may stand
+// in a verbatim request alone.
+func TestVerbatimSaysWhatIsRefusedElsewhere(t *testing.T) {
+	want := 0
+	for _, r := range fetch.RefusedFields {
+		name := strings.ToLower(r.Name)
+		if (r.Instead != "") != (sameAs[name] != nil) {
+			t.Errorf("%s: fetch.RefusedFields has %q in its place, and sameAs compares it: %t", r.Name, r.Instead, sameAs[name] != nil)
+		}
+		if r.Instead != "" {
+			want++
+		}
+	}
+	if len(sameAs) != want {
+		t.Errorf("sameAs has %d fields, and fetch.RefusedFields has %d with something in their place", len(sameAs), want)
+	}
+}
