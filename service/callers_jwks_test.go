@@ -172,6 +172,61 @@ func TestKeysAreFetched(t *testing.T) {
 	}
 }
 
+// TestKeysAfterNewTrust: keys that could not be fetched for want of trust are
+// fetched at once when upstream_tls changes; until then /readyz?verbose and the log
+// name the issuer.
+func TestKeysAfterNewTrust(t *testing.T) {
+	idp, log := newIdentityProvider(t, keysOf(newJWTKey(t, "first"))), &lines{}
+	file := filepath.Join(t.TempDir(), "fetchgate.yaml")
+	yaml := idp.yaml(t, "/keys?tenant=1", toLoopback, "")
+	write := func(yaml string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Replace(yaml, "upstream_tls:", "# ", 1))
+	loaded, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := run(t, service.Options{
+		Config: loaded, GRPCAddress: "127.0.0.1:0", HTTPAddress: "127.0.0.1:0", Stdout: &lines{}, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	page := func() string {
+		t.Helper()
+		_, page, err := s.get("/readyz?verbose")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page
+	}
+	host := "host=" + strings.TrimPrefix(strings.TrimSuffix(idp.URL("/"), "/"), "https://")
+	eventually(t, func() error {
+		if said := log.String(); !strings.Contains(said, "issuer=corp "+host+" err=") || !strings.Contains(said, "next_try_in=30s") {
+			return fmt.Errorf("the log says %s", said)
+		}
+		return nil
+	})
+	if got := page(); !strings.HasPrefix(got, "ok\n") || !strings.Contains(got, "\nissuer_without_keys: corp\n") {
+		t.Errorf("/readyz?verbose says\n%s", got)
+	}
+	write(yaml)
+	began := time.Now()
+	if err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if got := page(); strings.Contains(got, "issuer_without_keys") {
+			return fmt.Errorf("/readyz?verbose says\n%s", got)
+		}
+		return nil
+	})
+	if took := time.Since(began); took > 20*time.Second { // the next try without it is after 30
+		t.Errorf("the keys came after %v", took)
+	}
+}
+
 // TestKeysThatDoNotCome: whatever the provider does, the service starts and serves
 // the others. Tokens of that issuer are refused, and the log says why and nothing
 // of what came.

@@ -230,6 +230,10 @@ func TestCallersAreKnown(t *testing.T) {
 				if status.Code(err) != codes.Unauthenticated || reasonIn(err) != "CALLER_UNKNOWN" {
 					t.Errorf("%s by %s: got %v", c.name, rpc.name, gotten(a, err))
 				}
+				const named = "the certificate is good, but spiffe://prod/ns/web/sa/billing is of no caller here; ask the operator to add it to callers[].spiffe_ids"
+				if c.name == "a certificate of nobody" && !strings.Contains(status.Convert(err).Message(), named) {
+					t.Errorf("by %s: %v, want %s", rpc.name, err, named)
+				}
 			} else if want.Outcome, want.Code = "response", "OK"; err != nil {
 				t.Errorf("%s by %s: %v", c.name, rpc.name, err)
 			}

@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -93,6 +94,23 @@ func TestImportTable(t *testing.T) {
 	for _, pkg := range []string{"service", "service/fetch", "service/server"} {
 		if !seen[pkg] {
 			t.Errorf("no file of %s was read: the test looks in the wrong place", pkg)
+		}
+	}
+}
+
+// TestPackagesAreInTheREADME: its table has each package with its one sentence.
+func TestPackagesAreInTheREADME(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range mayImport {
+		name, ours := strings.CutPrefix(pkg, "service/")
+		if !ours || strings.Contains(name, "/") || name == "console" { // which holds nothing yet
+			continue
+		}
+		if !strings.Contains(string(readme), "\n| `"+name+"` | ") {
+			t.Errorf("the README's table of packages lacks %s", name)
 		}
 	}
 }

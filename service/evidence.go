@@ -45,10 +45,10 @@ func (s *Service) record(o Options, first *generation, m *metrics, t *transport.
 		Configuration: first.evidence,
 		Registry:      m.registry, Stdout: o.Stdout, Replica: replica, Version: o.Version, Log: o.Log,
 		Collect: func(endpoint string) (telemetry.Collector, error) {
-			return collector.NewLogs(endpoint, "fetchgate/"+o.Version)
+			return collector.NewLogs(endpoint, s.userAgent)
 		},
 		Pool: t.Stats, Load: s.load, Draining: s.draining, AwaitedSecrets: func() int { return len(s.current.Load().credentials.Awaited()) },
-		IssuerKeys:  s.issuerKeys,
+		IssuerKeys: s.issuerKeys, ListenerUntil: s.listenerUntil(),
 		RetryBudget: func() map[fetch.Origin]float64 { return remaining(budget, s.current.Load().origins) },
 	})
 	if err != nil {

@@ -4,8 +4,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -86,4 +93,60 @@ func speak(words string) func(net.Conn) error {
 		_, _ = io.ReadAll(c) // an alert, or a reset
 		return nil
 	}
+}
+
+// TestHandshakeWordsAreOneList: the words for failed handshakes that the service
+// has, those that are counted and those of docs/metrics.md are the same.
+func TestHandshakeWordsAreOneList(t *testing.T) {
+	page, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile("`fetchgate_listener_handshake_failures_total` \\| counter \\| why \\(([a-z_, ]+)\\)").FindSubmatch(page)
+	if row == nil {
+		t.Fatal("docs/metrics.md has no row of the metric with its words")
+	}
+	documented := strings.Split(string(row[1]), ", ")
+	slices.Sort(documented)
+	for of, words := range map[string][]string{
+		"noCertificate in handshakes.go":     declaredTexts(t, "handshakes.go", "noCertificate"),
+		"handshakes in telemetry/metrics.go": declaredTexts(t, "telemetry/metrics.go", "handshakes"),
+	} {
+		if slices.Sort(words); !slices.Equal(words, documented) {
+			t.Errorf("the words beside %s are\n%q\nand docs/metrics.md has\n%q", of, words, documented)
+		}
+	}
+}
+
+// declaredTexts are the texts of the declaration that a name is of: those of all
+// the constants of a block, or those of a variable alone.
+func declaredTexts(t *testing.T, file, name string) (texts []string) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collect := func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			text, _ := strconv.Unquote(l.Value)
+			texts = append(texts, text)
+		}
+		return true
+	}
+	for _, d := range parsed.Decls {
+		block, ok := d.(*ast.GenDecl)
+		if !ok {
+			continue
+		}
+		for _, spec := range block.Specs {
+			switch s, ok := spec.(*ast.ValueSpec); {
+			case !ok || s.Names[0].Name != name:
+			case block.Tok == token.CONST:
+				ast.Inspect(block, collect)
+			default:
+				ast.Inspect(s, collect)
+			}
+		}
+	}
+	return texts
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/fetchgate/fetchgate/service/config"
+	"github.com/fetchgate/fetchgate/service/telemetry"
 )
 
 // metrics are what /metrics shows.
@@ -58,13 +59,18 @@ func newHTTP(s *Service, m *metrics) *http.Server {
 }
 
 // serveReady says whether new fetches are taken and, asked for verbose, under
-// which configuration. A configuration that was refused does not change the
+// which configuration and what is wrong. A full audit record that has every fetch
+// refused changes the answer: another replica may have room. A configuration that was refused does not change the
 // answer: the last good one is in force.
 func (s *Service) serveReady(w http.ResponseWriter, r *http.Request) {
-	if s.ready.Load() {
-		io.WriteString(w, "ok\n")
-	} else {
+	trouble := s.recorder.Trouble()
+	switch {
+	case !s.ready.Load():
 		http.Error(w, "draining: send new fetches to another replica", http.StatusServiceUnavailable)
+	case trouble == telemetry.Refusing:
+		http.Error(w, "the audit record is full, and every fetch is refused: send new fetches to another replica", http.StatusServiceUnavailable)
+	default:
+		io.WriteString(w, "ok\n")
 	}
 	if r.URL.Query().Has("verbose") {
 		s.reloads.describe(w, s.config.Source)
@@ -73,6 +79,32 @@ func (s *Service) serveReady(w http.ResponseWriter, r *http.Request) {
 		if n := len(g.credentials.Awaited()); n > 0 {
 			fmt.Fprintf(w, "next_files_absent: %d\n", n) // whose, the log says
 		}
+		s.describeTroubles(w, trouble)
+	}
+}
+
+// describeTroubles writes what /readyz?verbose says of what is wrong at the moment
+// and concerns part of the fetches or callers. Addresses and names of files are in
+// the log alone.
+func (s *Service) describeTroubles(w io.Writer, audit telemetry.Trouble) {
+	if audit != telemetry.NoTrouble {
+		fmt.Fprintln(w, "audit: the sink takes no lines; the log says why")
+	}
+	for _, k := range s.issuerKeys() {
+		if k.At.IsZero() {
+			fmt.Fprintf(w, "issuer_without_keys: %s\n", k.Issuer)
+		}
+	}
+	if s.tls == nil {
+		return
+	}
+	certificate, lists := s.tls.Until()
+	now := time.Now()
+	if now.After(certificate) {
+		fmt.Fprintf(w, "listener_certificate: expired at %s\n", certificate.UTC().Format(time.RFC3339))
+	}
+	if !lists.IsZero() && now.After(lists) {
+		fmt.Fprintf(w, "revocation_list: a newer one was due at %s; callers of its authority are refused\n", lists.UTC().Format(time.RFC3339))
 	}
 }
 

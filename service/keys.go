@@ -116,7 +116,7 @@ func checkKeysURLs(issuers []*configv1.JwtIssuer) error {
 		if err == nil && decided.Denied != nil {
 			err = &policy.RuleError{Path: "jwks_url", Message: "leads nowhere: " + whyNoKeys(context.Background(), decided.Denied).Error()}
 		}
-		for _, e := range apart(err) {
+		for _, e := range policy.Joined(err) {
 			of, ok := errors.AsType[*policy.RuleError](e)
 			if !ok {
 				of = &policy.RuleError{Path: "jwks_url", Message: e.Error()}
@@ -129,17 +129,6 @@ func checkKeysURLs(issuers []*configv1.JwtIssuer) error {
 		}
 	}
 	return errors.Join(wrong...)
-}
-
-// apart are the errors that err joins.
-func apart(err error) []error {
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		return several.Unwrap()
-	}
-	if err == nil {
-		return nil
-	}
-	return []error{err}
 }
 
 // fetchKeys is the caller.Fetch of a service: one request on a connection of its
@@ -162,9 +151,9 @@ func (s *Service) fetchKeys(ctx context.Context, url string, allow []string) ([]
 	case answer.Status >= 300 && answer.Status < 400:
 		return nil, fmt.Errorf("%s answered %d, and redirects are not followed; write the URL that it leads to", r.Host, answer.Status)
 	case answer.Status != http.StatusOK:
-		return nil, fmt.Errorf("%s answered %d, not 200", r.Host, answer.Status)
+		return nil, fmt.Errorf("%s answered %d, not 200; see that jwks_url is where the issuer has its keys", r.Host, answer.Status)
 	case isCoded(answer.Fields):
-		return nil, fmt.Errorf("%s answered with a content coding, which was not asked for", r.Host)
+		return nil, fmt.Errorf("%s answered with a content coding, which was not asked for; have it send the keys as they are", r.Host)
 	case answer.Length > maxKeysBytes:
 		return nil, errKeysTooLarge
 	}
@@ -178,7 +167,7 @@ func (s *Service) fetchKeys(ctx context.Context, url string, allow []string) ([]
 	return content, nil
 }
 
-var errKeysTooLarge = errors.New("the answer is larger than 1048576 bytes, the most that is read")
+var errKeysTooLarge = errors.New("the answer is larger than 1048576 bytes, the most that is read; have the issuer leave out keys that are no longer used")
 
 // keysRequest asks for the keys at a URL.
 func (s *Service) keysRequest(url string, allow []string) (*fetch.Request, error) {
@@ -200,7 +189,9 @@ func (s *Service) keysRequest(url string, allow []string) (*fetch.Request, error
 	field := func(name, value string) fetch.Field { return fetch.Field{Name: name, Value: []byte(value)} }
 	return &fetch.Request{
 		Method: http.MethodGet, Scheme: to.Scheme, Host: to.Host, Port: to.Port, Target: []byte(to.Target),
-		Fields:  []fetch.Field{field("User-Agent", s.userAgent), field("Accept", "application/jwk-set+json, application/json"), field("Accept-Encoding", "identity")},
+		Fields: []fetch.Field{
+			field("User-Agent", s.userAgent), field("Accept", "application/jwk-set+json, application/json"), field("Accept-Encoding", "identity"),
+		},
 		Framing: fetch.FramingNone, Route: route.Sealed(to.Origin), Timeouts: timeouts,
 		Fresh: true, CloseAfter: true,
 	}, nil
@@ -217,18 +208,15 @@ func isCoded(fields []fetch.Field) bool {
 func whyNoKeys(ctx context.Context, err error) error {
 	denied, isDenied := errors.AsType[*fetch.Denied](err)
 	switch {
-	case isDenied && (denied.Class == iana.Metadata.String() || denied.Class == classOwn):
+	case isDenied && (denied.Class == iana.Metadata.String() || denied.Class == policy.ClassOwn):
 		return errors.New(withAudit(denied) + "; no setting opens such addresses for keys")
 	case isDenied:
 		return errors.New(withAudit(denied) + "; if it is meant, add the address to jwks_allow_addresses")
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return errors.New("the keys did not come within " + keysTimeout.String())
+		return errors.New("the keys did not come within " + keysTimeout.String() + "; see that fetchgate reaches the issuer")
 	}
 	return err
 }
-
-// classOwn is what policy calls the addresses of fetchgate's own listeners.
-const classOwn = "own_listener"
 
 func withAudit(d *fetch.Denied) string {
 	if d.Audit == "" {

@@ -3,8 +3,8 @@ package service
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"io"
 	"log/slog"
+	"time"
 
 	"github.com/fetchgate/fetchgate/service/config"
 	"github.com/fetchgate/fetchgate/service/listener"
@@ -16,6 +16,13 @@ type listenerTLS interface {
 	Config() *tls.Config
 	// Judge says why what was verified in a handshake is not good any more.
 	Judge(chains [][]*x509.Certificate) error
+	// Until is until when the certificate is good, and when the first revocation
+	// list is out of date; zero: there is none.
+	Until() (certificate, lists time.Time)
+	// Refresh looks at once whether the content has changed.
+	Refresh()
+	// Close ends what renews the content, and waits for that.
+	Close() error
 }
 
 func newListenerTLS(c *config.Loaded, log *slog.Logger) (listenerTLS, error) {
@@ -37,6 +44,14 @@ func newListenerTLS(c *config.Loaded, log *slog.Logger) (listenerTLS, error) {
 	return t, nil
 }
 
+// listenerUntil is what the metrics say of the listener's TLS; nil: it has none.
+func (s *Service) listenerUntil() func() (certificate, lists time.Time) {
+	if s.tls == nil {
+		return nil
+	}
+	return s.tls.Until
+}
+
 // certificatesJudge is what judges the certificates of callers; nil: nothing has
 // to, since none can go bad but by its age. It goes by the configuration of the
 // start, as the listener does.
@@ -47,20 +62,19 @@ func (s *Service) certificatesJudge() func([][]*x509.Certificate) error {
 	return func(chains [][]*x509.Certificate) error { return s.tls.Judge(chains) }
 }
 
-// refreshTLS looks at the files of the listener at once.
+// refreshTLS has the listener look for a new certificate at once.
 func (s *Service) refreshTLS() {
-	if files, ok := s.tls.(interface{ Refresh() }); ok {
-		files.Refresh()
+	if s.tls != nil {
+		s.tls.Refresh()
 	}
 }
 
 // closeTLS ends what renews the listener's TLS.
 func (s *Service) closeTLS() {
-	renewed, ok := s.tls.(io.Closer)
-	if !ok {
+	if s.tls == nil {
 		return
 	}
-	if err := renewed.Close(); err != nil {
+	if err := s.tls.Close(); err != nil {
 		s.log.Warn("closing the connection to the Workload API", "err", err)
 	}
 }

@@ -99,6 +99,9 @@ func (s *Service) prepare(next *config.Loaded) (*generation, error) {
 func (s *Service) replace(ctx context.Context, last, g *generation) {
 	s.refreshTLS() // g may be there for lists of revoked certificates
 	s.enforce(g)
+	if g.tls.RootsID != last.tls.RootsID || g.tls.MinVersion != last.tls.MinVersion {
+		g.callers.RetryKeys() // they are fetched with it
+	}
 	waiting := g.config.WaitForRestart(s.config)
 	s.announce(g, waiting)
 	s.engine.Withdraw(engine.Withdrawal{
@@ -136,8 +139,12 @@ func (s *Service) refuseReload(ctx context.Context, digest string, err error) {
 		f.Refused, f.RefusedDigest = err.Error(), digest
 		f.Refusals++
 	})
-	s.log.ErrorContext(ctx, "the configuration is refused; the last good one stays in force",
-		"err", err, "generation", s.current.Load().config.Generation, "sha256", digest)
+	last := s.current.Load().config
+	what := "the configuration is refused; the last good one stays in force"
+	if digest == last.Digest { // then it is as it was, and err names the file
+		what = "a file that the configuration names is refused; what was good last stays in force"
+	}
+	s.log.ErrorContext(ctx, what, "err", err, "generation", last.Generation, "sha256", digest)
 }
 
 // unchanged ends what was said of a change that was refused and taken back.
@@ -209,7 +216,11 @@ func (r *reloads) describe(w io.Writer, source string) {
 		fmt.Fprintf(w, "waits_for_restart: %s\n", strings.Join(r.waiting, ", "))
 	}
 	if r.inForce.Refused != "" {
+		what := "the file"
+		if r.inForce.RefusedDigest == r.inForce.Digest {
+			what = "a file that the configuration names"
+		}
 		// Why is not for everybody: it quotes the file.
-		fmt.Fprintln(w, "refused: the file has changed and is not in force; the log says why")
+		fmt.Fprintf(w, "refused: %s has changed and is not in force; the log says why\n", what)
 	}
 }

@@ -188,8 +188,9 @@ func (s *Service) build(o Options) error {
 	if err != nil {
 		return err
 	}
+	dialer := dial.New(dial.Options{Resolver: o.Resolver, Connect: o.Connect})
 	t := transport.New(transport.Options{
-		Dialer: dial.New(dial.Options{Resolver: o.Resolver, Connect: o.Connect}),
+		Dialer: dialer,
 		Roots:  first.tls.Roots,
 		Limits: s.limits,
 		Log:    o.Log,
@@ -208,6 +209,7 @@ func (s *Service) build(o Options) error {
 		Admission: s.admission,
 		Recorder:  s.recorder,
 		OnRefused: func(r *limit.Refused) { s.recorder.Rejected(r.Limit, telemetry.Scope(r.Scope)) },
+		JudgeHost: dialer.Judge,
 		Log:       o.Log,
 	})
 	s.enforce(first)
@@ -261,23 +263,24 @@ func CompilePolicy(c *config.Loaded, own func() []netip.AddrPort) (*policy.Polic
 
 // faults are what a compiler finds wrong with settings.
 func faults(err error) []config.Problem {
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []config.Problem
-		for _, e := range several.Unwrap() {
-			all = append(all, faults(e)...)
-		}
-		return all
+	var all []config.Problem
+	for _, e := range policy.Joined(err) {
+		all = append(all, problemOf(e))
 	}
+	return all
+}
+
+func problemOf(err error) config.Problem {
 	if rule, ok := errors.AsType[*policy.RuleError](err); ok {
-		return []config.Problem{{Path: rule.Path, Message: rule.Message}}
+		return config.Problem{Path: rule.Path, Message: rule.Message}
 	}
 	if file, ok := errors.AsType[*caller.FileError](err); ok {
-		return []config.Problem{{Path: file.Path, Message: file.Message}}
+		return config.Problem{Path: file.Path, Message: file.Message}
 	}
 	if setting, ok := errors.AsType[*credential.SettingError](err); ok {
-		return []config.Problem{{Path: setting.Path, Message: setting.Message}}
+		return config.Problem{Path: setting.Path, Message: setting.Message}
 	}
-	return []config.Problem{{Message: err.Error()}}
+	return config.Problem{Message: err.Error()}
 }
 
 // GRPCAddress is where the API listens.

@@ -17,9 +17,8 @@ type Options struct {
 	// body and whenever Bytes have come; when one lasts for the whole of Over,
 	// the body is too slow. With zero Bytes none is.
 	MinThroughput fetch.Throughput
-	// Stop ends the context that the body's RoundTrip ran under, and so a read
-	// that waits. It is called at most once, with the failure that Copy
-	// returns, never after Copy returned. MinThroughput needs it.
+	// Stop ends a read of the body that waits. It is called at most once, with the
+	// failure that Copy returns, never after Copy returned. MinThroughput needs it.
 	Stop context.CancelCauseFunc
 	// KeepChunks never puts bytes of two HTTP chunks into one Data and tells of
 	// each chunk where it ends, if nothing is decoded.

@@ -1,7 +1,6 @@
 // Package caller finds out which service is calling: from a client certificate
 // that the listener verified, from the user of a process at a unix socket, from a
-// token, or from a JWT. What else an RPC says
-// of its caller is no proof.
+// token, or from a JWT. What else an RPC says of its caller is no proof.
 package caller
 
 import (
@@ -190,6 +189,8 @@ type proof struct {
 	claims   fetch.Claims // of a JWT
 	// shown is the certificate of the connection, whoever it names.
 	shown *fetch.Certificates
+	// unknown is a verified certificate that names nobody here; else nil.
+	unknown *x509.Certificate
 }
 
 // find weighs all the proofs of an RPC.
@@ -220,6 +221,9 @@ func (a *Authenticator) find(ctx context.Context, p *peer.Peer) (fetch.Caller, e
 		return proof{of: a.anonymous, shown: connection.shown}.caller(), nil
 	case isUnix:
 		return fetch.Caller{}, a.noUser(process)
+	}
+	if connection.unknown != nil {
+		return fetch.Caller{}, a.noName(connection.unknown)
 	}
 	return fetch.Caller{}, a.nobody()
 }

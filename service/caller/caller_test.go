@@ -240,7 +240,7 @@ func TestCertificates(t *testing.T) {
 		leaf := authority.Issue(fetchtest.IssueOptions{Names: c.names, CommonName: "billing.example"}).Leaf
 		got, err := who(t, a, rpc{certificate: leaf})
 		if c.want == "-" {
-			if err == nil || !strings.Contains(err.Error(), "nothing proves who is calling") {
+			if err == nil || !strings.Contains(err.Error(), "the certificate is good, but ") {
 				t.Errorf("%q: got %q, %v; want nobody", c.names, got, err)
 			}
 			continue
@@ -389,5 +389,39 @@ func TestWhatToShow(t *testing.T) {
 		if _, err := who(t, build(t, caller.Options{Callers: callers}), rpc{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, want %q", err, want)
 		}
+	}
+}
+
+// TestCertificateOfNobody: who has a good certificate is told its names, bounded
+// and escaped, and where the operator has to write them.
+func TestCertificateOfNobody(t *testing.T) {
+	authority := fetchtest.NewAuthority(t)
+	byNames := caller.Options{Callers: []*configv1.Caller{{Name: "shop", DnsNames: []string{"shop.example"}}}}
+	byTokens := caller.Options{Callers: []*configv1.Caller{{Name: "shop", TokenSha256: []string{digestOf(shopToken)}}}}
+	byIDs := caller.Options{Callers: []*configv1.Caller{{Name: "shop", SpiffeIds: []string{"spiffe://prod/shop"}}}, SPIFFEOnly: true}
+	const orToken = ", or show a token in the metadata, authorization: Bearer TOKEN"
+	for _, c := range []struct {
+		options caller.Options
+		names   []string
+		want    string
+	}{
+		{byNames, []string{"spiffe://prod/x"}, "spiffe://prod/x is of no caller here; ask the operator to add it to callers[].spiffe_ids"},
+		{byNames, []string{"spiffe://prod/x", "x.example"}, "spiffe://prod/x is of no caller here; ask the operator to add it to callers[].spiffe_ids"},
+		{byNames, []string{"x.example"}, "x.example is of no caller here; ask the operator to add it to callers[].dns_names"},
+		{byNames, []string{"a.example", "b.example", "c.example", "d.example"}, "a.example, b.example, c.example, 1 more are of no caller here; ask the operator to add one to callers[].dns_names"},
+		{byNames, []string{}, "has neither a SPIFFE ID nor a DNS name; show one that has"},
+		{byTokens, []string{"x.example"}, "x.example is of no caller here; ask the operator to add it to callers[].dns_names" + orToken},
+		{byIDs, []string{"x.example"}, "has no SPIFFE ID; show one that has, such as spiffe://prod/ns/pay/sa/billing"},
+		{byNames, []string{"spiffe://prod/" + strings.Repeat("x", 1000)}, "spiffe://prod/" + strings.Repeat("x", 242) + "... is of no caller here; ask the operator to add it to callers[].spiffe_ids"},
+	} {
+		leaf := authority.Issue(fetchtest.IssueOptions{Names: c.names}).Leaf
+		if _, err := who(t, build(t, c.options), rpc{certificate: leaf}); err == nil || err.Error() != "the certificate is good, but "+c.want {
+			t.Errorf("%q: %v\n want %s", c.names, err, c.want)
+		}
+	}
+	leaf := *authority.Issue(fetchtest.IssueOptions{Names: []string{"x.example"}}).Leaf
+	leaf.DNSNames = []string{"x\n\x1b[31m.example"}
+	if _, err := who(t, build(t, byNames), rpc{certificate: &leaf}); err == nil || !strings.Contains(err.Error(), `x\n\x1b[31m.example is of no caller`) {
+		t.Errorf("a name with a control character: %v", err)
 	}
 }

@@ -2,6 +2,8 @@ package caller
 
 import (
 	"crypto/x509"
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,16 +62,64 @@ func (c *certificates) find(of credentials.AuthInfo, now time.Time) (proof, erro
 	if err != nil {
 		return proof{}, err
 	}
-	if !c.any() {
-		return proof{shown: shown}, nil
-	}
 	leaf := secured.State.VerifiedChains[0][0]
+	if !c.any() {
+		return proof{shown: shown, unknown: leaf}, nil
+	}
 	found, err := c.name(leaf)
 	if err == nil && found.of != nil && now.After(leaf.NotAfter) {
 		return proof{}, unknown("the client certificate has expired since the connection began; connect anew with a valid one")
 	}
-	found.shown = shown
+	if found.shown = shown; found.of == nil {
+		found.unknown = leaf
+	}
 	return found, err
+}
+
+// The most of a certificate's names that a refusal shows, and of each.
+const (
+	maxNamesShown     = 3
+	maxNameBytesShown = 256
+)
+
+// noName refuses an RPC with a good certificate whose names are of no caller.
+func (a *Authenticator) noName(leaf *x509.Certificate) *Unknown {
+	var names []string
+	key := "spiffe_ids"
+	if id, err := spiffeID(leaf); err == nil && id != "" {
+		names = []string{id}
+	} else if !a.certificates.idsAlone {
+		names, key = leaf.DNSNames, "dns_names"
+	}
+	what, next := shownNames(names)+" is of no caller here", "ask the operator to add it to callers[]."+key
+	switch {
+	case len(names) > 1:
+		what, next = shownNames(names)+" are of no caller here", "ask the operator to add one to callers[]."+key
+	case len(names) == 0 && a.certificates.idsAlone:
+		what, next = "has no SPIFFE ID", "show one that has, such as spiffe://prod/ns/pay/sa/billing"
+	case len(names) == 0:
+		what, next = "has neither a SPIFFE ID nor a DNS name", "show one that has"
+	}
+	if a.takesTokens() {
+		next += ", or show a token in the metadata, authorization: Bearer TOKEN"
+	}
+	return unknown(fmt.Sprintf("the certificate is good, but %s; %s", what, next))
+}
+
+// shownNames are the first of the names, each escaped and cut where it is long.
+func shownNames(names []string) string {
+	var words []string
+	for _, name := range names[:min(len(names), maxNamesShown)] {
+		word := strconv.QuoteToASCII(name[:min(len(name), maxNameBytesShown)])
+		if word = word[1 : len(word)-1]; len(name) > maxNameBytesShown {
+			word += "..."
+		}
+		words = append(words, word)
+	}
+	if more := len(names) - len(words); more > 0 {
+		words = append(words, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(words, ", ")
 }
 
 // stillGood refuses what was verified when its connection began and would not be

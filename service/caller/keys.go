@@ -115,7 +115,7 @@ func (f *keyFile) lookIfChanged() {
 	f.looking.Lock()
 	defer f.looking.Unlock()
 	about, err := os.Stat(f.name)
-	if err != nil || f.about != nil && os.SameFile(about, f.about) && about.ModTime().Equal(f.about.ModTime()) && about.Size() == f.about.Size() {
+	if err != nil || file.Unchanged(f.about, about) {
 		return
 	}
 	f.look()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,7 +47,9 @@ type fetchedKeys struct {
 	mu sync.Mutex // guards what follows
 	// renewing is closed when the fetch under way ends; nil: none is.
 	renewing chan struct{}
-	waiting  int
+	waiting  int // how many RPCs wait for it
+	// again tells that the one under way was begun with settings that have changed.
+	again bool
 	// tried is when a fetch began last, asked when one did for an unknown key.
 	tried, asked time.Time
 	// seen is the content that is in use.
@@ -162,6 +165,10 @@ func (k *fetchedKeys) renew(ctx context.Context) {
 		if ctx.Err() == nil {
 			k.note(content, next, err)
 		}
+		if k.again && err != nil {
+			k.tried, k.asked = time.Time{}, time.Time{}
+		}
+		k.again = false
 		close(k.renewing)
 		k.renewing = nil
 	}()
@@ -187,7 +194,7 @@ func (k *fetchedKeys) note(content []byte, next *keySet, err error) {
 			if k.current.Load() == nil {
 				what = "the keys of an issuer cannot be fetched; until they can, its tokens are refused"
 			}
-			k.log.Error(what, "issuer", k.issuer, "err", err)
+			k.log.Error(what, "issuer", k.issuer, "host", k.host(), "err", err, "next_try_in", retryEvery.String())
 		}
 		k.wrong = err.Error()
 		return
@@ -203,6 +210,25 @@ func (k *fetchedKeys) note(content []byte, next *keySet, err error) {
 	k.wrong = ""
 	k.told.Fetched++
 	k.told.At = k.now()
+}
+
+// host is that of the URL, whose path and query may say too much for a log.
+func (k *fetchedKeys) host() string {
+	at, err := url.Parse(k.url)
+	if err != nil {
+		return ""
+	}
+	return at.Host
+}
+
+// retry makes a fetch due if the last one failed, or the one under way does.
+func (k *fetchedKeys) retry() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.wrong != "" {
+		k.tried, k.asked = time.Time{}, time.Time{}
+	}
+	k.again = k.renewing != nil
 }
 
 // status is what came of the fetches so far.
@@ -232,6 +258,14 @@ func (a *Authenticator) RenewKeys(ctx context.Context) {
 			return
 		}
 		k.renewIfDue(ctx)
+	}
+}
+
+// RetryKeys has RenewKeys fetch those keys at once whose last fetch failed: what
+// kept them away may have changed.
+func (a *Authenticator) RetryKeys() {
+	for _, k := range a.fetched() {
+		k.retry()
 	}
 }
 

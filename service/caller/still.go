@@ -11,9 +11,9 @@ import (
 
 // Still returns the caller of the name of before, an authenticated one of another
 // configuration, if what that proved itself by is its proof here too, and the
-// certificate of its connection is still good; else nil. Of
-// a JWT all that its claims say is looked at but when it is good: that was checked
-// when it came, and so was its signature, whose key its issuer may have retired.
+// certificate of its connection is still good; else nil. Of a JWT all that its
+// claims say is looked at but when it is good: that was checked when it came, and
+// so was its signature, whose key its issuer may have retired.
 func (a *Authenticator) Still(before fetch.Caller) *fetch.Caller {
 	if a.certificates.refuse(before.Certificates) != nil {
 		return nil

@@ -13,9 +13,8 @@ import (
 // Process is what the system says about the process at the other end of a unix
 // socket, as of its connecting. It is the AuthInfo of such connections.
 type Process struct {
-	UID, GID uint32
-	// PID is 0 where the process is not visible from here.
-	PID int32
+	// UID is the effective user id.
+	UID uint32
 }
 
 // AuthType is how gRPC calls it.

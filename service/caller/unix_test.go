@@ -36,7 +36,7 @@ func TestUsers(t *testing.T) {
 		{0, shopToken, "", ""},
 	} {
 		for a, want := range map[*caller.Authenticator]string{strict: c.ofStrict, lax: c.byGuest} {
-			p := &peer.Peer{Addr: &net.UnixAddr{Net: "unix"}, AuthInfo: around{around{caller.Process{UID: c.uid, GID: 1000, PID: 1}}}}
+			p := &peer.Peer{Addr: &net.UnixAddr{Net: "unix"}, AuthInfo: around{around{caller.Process{UID: c.uid}}}}
 			ctx := peer.NewContext(t.Context(), p)
 			if c.token != "" {
 				ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("authorization", "Bearer "+c.token))

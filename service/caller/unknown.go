@@ -11,7 +11,8 @@ import (
 const Reason = "CALLER_UNKNOWN"
 
 // Unknown says why the caller of an RPC is not known, and what the caller can do
-// about it. It holds nothing that the caller has shown.
+// about it. Of what the caller has shown it holds the names in a good certificate,
+// which are no secret, and nothing of a token.
 type Unknown struct{ message string }
 
 func unknown(message string) *Unknown { return &Unknown{message: message} }

@@ -63,7 +63,17 @@ func meant(word string, known map[string]bool) string {
 	if near := nearest(word, names); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
 	}
-	return ""
+	if len(names) == 0 {
+		return ""
+	}
+	more := ""
+	if n := len(names) - maxNames; n > 0 {
+		names, more = names[:maxNames], fmt.Sprintf(" and %d more", n)
+	}
+	for i, name := range names {
+		names[i] = shown(name)
+	}
+	return "; known are " + strings.Join(names, ", ") + more
 }
 
 // checkSources refuses names that are empty, which the schema takes where one of

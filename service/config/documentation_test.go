@@ -103,17 +103,23 @@ func TestPageNamesEverySetting(t *testing.T) {
 // parseSetting parses a file that sets only path, and what its section requires.
 func parseSetting(t *testing.T, path, value string) *config.Loaded {
 	t.Helper()
+	text := flow(path, value)
+	loaded, err := config.Parse(besideFiles(t), []byte(text))
+	if err != nil {
+		t.Errorf("%s: %v", text, err)
+	}
+	return loaded
+}
+
+// besideFiles names a configuration beside the files that the examples name.
+func besideFiles(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	writeCertificate(t, filepath.Join(dir, "corp-ca.pem"), "corp")
 	writeCertificate(t, filepath.Join(dir, "callers-ca.pem"), "callers")
 	writePair(t, dir, "tls.crt", "tls.key")
 	writeLists(t, dir, "callers-ca.pem", "callers.crl")
-	text := flow(path, value)
-	loaded, err := config.Parse(filepath.Join(dir, "fetchgate.yaml"), []byte(text))
-	if err != nil {
-		t.Errorf("%s: %v", text, err)
-	}
-	return loaded
+	return filepath.Join(dir, "fetchgate.yaml")
 }
 
 // beside is what has to stand beside a setting, by the mapping that it is in;

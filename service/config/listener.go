@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	configv1 "github.com/fetchgate/fetchgate/gen/fetchgate/config/v1"
 	"github.com/fetchgate/fetchgate/service/revocation"
@@ -122,6 +123,28 @@ func (l *Loaded) checkLists(name string, authorities []*x509.Certificate) error 
 	}
 	l.lists = found
 	return nil
+}
+
+// OutdatedLists are the revocation lists of grpc.tls.client_crl_file of which a
+// newer one was due at a time. What cannot be read has none.
+func (l *Loaded) OutdatedLists(now time.Time) []*revocation.Outdated {
+	files := l.Config.GetGrpc().GetTls()
+	if files.GetClientCrlFile() == "" {
+		return nil
+	}
+	content, err := revocation.Read(l.File(files.GetClientCrlFile()))
+	if err != nil {
+		return nil
+	}
+	authorities, err := readCertificates(l.File(files.GetClientCaFile()))
+	if err != nil {
+		return nil
+	}
+	lists, err := revocation.Parse(content, authorities)
+	if err != nil {
+		return nil
+	}
+	return lists.Outdated(now)
 }
 
 // checkWorkload refuses what a Workload API gives beside it, and addresses at which

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,6 +30,12 @@ var patterns = map[string]string{
 	`^(0?[0-7]{3})?$`:                                  `permissions in octal, in quotes, such as "0660"`,
 	`^[^:]{0,256}$`:                                    `a user name without ":", at most 256 characters`,
 	`^[0-9a-f]{64}$`:                                   "64 digits 0-9 and a-f, as fetchgate token prints them",
+}
+
+// words says what a setting asks for where its pattern or its length does not tell.
+var words = map[protoreflect.Name]string{
+	"spki_sha256": "64 digits 0-9 and a-f, the SHA-256 of the key: openssl x509 -in cert.pem -noout -pubkey | openssl pkey -pubin -outform der | sha256sum (docs/policy.md)",
+	"origins":     "an origin with http or https, such as https://api.example.com",
 }
 
 // checkRanges checks the values against the ranges that the schema states.
@@ -78,7 +85,7 @@ func explain(v *protovalidate.Violation) (is, wanted string) {
 	case "in":
 		return "is " + shownText(text), bound("in")
 	case "pattern":
-		return "is " + shownText(text), patterns[bound("pattern")]
+		return "is " + shownText(text), cmp.Or(words[field.Name()], patterns[bound("pattern")])
 	case "host_and_port", "host_and_port_empty":
 		return "is " + shownText(text), "HOST:PORT, such as 127.0.0.1:7801, or 0.0.0.0:7801 for every interface"
 	case "contains":
@@ -86,7 +93,7 @@ func explain(v *protovalidate.Violation) (is, wanted string) {
 	case "max_pairs":
 		return fmt.Sprintf("has %d entries", v.FieldValue.Map().Len()), "at most " + bound("max_pairs")
 	case "min_len":
-		return "is " + shownText(text), "a text of length " + bound("min_len") + " or more"
+		return "is " + shownText(text), cmp.Or(words[field.Name()], "a text of length "+bound("min_len")+" or more")
 	case "max_len":
 		return fmt.Sprintf("is %d characters long", utf8.RuneCountInString(text)), "at most " + bound("max_len")
 	case "min_items":

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -154,7 +155,7 @@ func (s *shape) single(n *yaml.Node, field protoreflect.FieldDescriptor, path st
 		s.refuse(path, "needs %s, not %s", scalarName(field), kindOf(n))
 		return
 	}
-	if n.Value == "" && loosened[field.Name()] {
+	if n.Value == "" && loosened[strings.TrimPrefix(string(field.FullName()), schemaPackage)] {
 		s.refuse(path, "is empty, which could be taken for none at all; write one, or remove the key")
 		return
 	}
@@ -163,9 +164,25 @@ func (s *shape) single(n *yaml.Node, field protoreflect.FieldDescriptor, path st
 	}
 }
 
-// loosened are the settings of a rule that make it narrower than it is without
-// them. A template that found no value for one leaves "".
-var loosened = map[protoreflect.Name]bool{"action": true, "isolate": true, "when": true}
+// schemaPackage begins the full names of the schema.
+const schemaPackage = "fetchgate.config.v1."
+
+// loosened are the texts without which something is wider, or protected less,
+// than with them. A template that found no value for one leaves "".
+var loosened = map[string]bool{
+	"Rule.action":                 true,
+	"Rule.isolate":                true,
+	"Rule.mode":                   true, // that of the whole may be weaker
+	"Rule.proxy_profile":          true,
+	"Rule.source_address":         true,
+	"Rule.tls_profile":            true, // its pins and its own roots
+	"Rule.when":                   true,
+	"TlsProfile.min_version":      true,
+	"UpstreamTls.min_version":     true,
+	"ListenerTls.client_ca_file":  true, // callers would show no certificate
+	"ListenerTls.client_crl_file": true, // none would be revoked
+	"JwtIdentity.subject":         true, // any subject
+}
 
 // isSection tells whether the field holds settings of its own, once.
 func isSection(field protoreflect.FieldDescriptor) bool {

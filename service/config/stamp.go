@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/fetchgate/fetchgate/service/file"
 )
 
 // Stamp is how files look from outside.
@@ -40,5 +42,5 @@ func (l look) equal(o look) bool {
 	if l.info == nil || o.info == nil {
 		return l.info == nil && o.info == nil
 	}
-	return l.resolved == o.resolved && os.SameFile(l.info, o.info) && l.info.Size() == o.info.Size() && l.info.ModTime().Equal(o.info.ModTime())
+	return l.resolved == o.resolved && file.Unchanged(l.info, o.info)
 }

@@ -1,9 +1,13 @@
 package dial
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 	"github.com/fetchgate/fetchgate/service/iana"
@@ -19,11 +23,7 @@ func judge(answer []netip.Addr, port uint16, name string, route fetch.Route) ([]
 	var allowed []netip.AddrPort
 	var denial error
 	for _, a := range answer {
-		to := netip.AddrPortFrom(a.Unmap(), port)
-		err := route.Allow(to)
-		if err == nil && a.Zone() != "" {
-			err = zoned(a, name)
-		}
+		to, err := judgeOne(a, port, name, route)
 		switch {
 		case err == nil:
 			if len(allowed) < maxAddresses && !slices.Contains(allowed, to) {
@@ -39,6 +39,45 @@ func judge(answer []netip.Addr, port uint16, name string, route fetch.Route) ([]
 		return nil, denial
 	}
 	return allowed, nil
+}
+
+// judgeOne returns where a connect to one address of an answer would go, and why
+// it must not.
+func judgeOne(a netip.Addr, port uint16, name string, route fetch.Route) (netip.AddrPort, error) {
+	to := netip.AddrPortFrom(a.Unmap(), port)
+	err := route.Allow(to)
+	if err == nil && a.Zone() != "" {
+		err = zoned(a, name)
+	}
+	return to, err
+}
+
+// Judge resolves host as Dial does and says of each address of the answer, in its
+// order and each once, whether Dial would connect to it. It connects to none.
+//
+// The error is the one with which Dial would end before its first connect. A
+// denial comes with the addresses, what else ends it without. An answer holds
+// only for now: Dial asks and judges anew.
+func (d *Dialer) Judge(ctx context.Context, host string, port uint16, route fetch.Route, timeout time.Duration) ([]fetch.JudgedAddress, error) {
+	name := net.JoinHostPort(host, strconv.Itoa(int(port)))
+	if route.Allow == nil {
+		return nil, fail(fetch.ReasonInternalFault, "nothing judges the addresses of "+name, nil)
+	}
+	answer, _, err := d.resolve(ctx, host, name, timeout)
+	if err != nil {
+		return nil, err
+	}
+	judged := make([]fetch.JudgedAddress, 0, len(answer))
+	seen := make(map[netip.AddrPort]bool, len(answer))
+	for _, a := range answer {
+		to, denial := judgeOne(a, port, name, route)
+		if !seen[to] {
+			seen[to] = true
+			judged = append(judged, fetch.JudgedAddress{Address: to.Addr(), Denial: denial})
+		}
+	}
+	_, err = judge(answer, port, name, route)
+	return judged, err
 }
 
 // zoned denies an address that means something on one link only (RFC 4007

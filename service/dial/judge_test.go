@@ -222,3 +222,65 @@ func decode(raw []byte) []netip.Addr {
 	}
 	return addrs
 }
+
+// TestJudgeAnswersAsDialWould: the same end, the word on every address, and no
+// connection.
+func TestJudgeAnswersAsDialWould(t *testing.T) {
+	notFound := func() *stub { return &stub{err: &net.DNSError{Err: "no such host", IsNotFound: true}} }
+	for name, c := range map[string]struct {
+		host     string
+		resolver *stub
+		filter   bool
+		says     string
+		asked    int
+	}{
+		"all allowed":   {"a.test", resolves("93.184.215.14", "2606:2800:21f::1"), false, "93.184.215.14 2606:2800:21f::1", 1},
+		"given twice":   {"a.test", resolves("93.184.215.14", "::ffff:93.184.215.14"), false, "93.184.215.14", 1},
+		"mixed":         {"a.test", resolves("93.184.215.14", "10.0.0.1", "10.0.0.2"), false, "93.184.215.14 !10.0.0.1 !10.0.0.2", 1},
+		"mixed, filter": {"a.test", resolves("93.184.215.14", "10.0.0.1"), true, "93.184.215.14 !10.0.0.1", 1},
+		"none, filter":  {"a.test", resolves("10.0.0.1", "::ffff:10.0.0.2"), true, "!10.0.0.1 !10.0.0.2", 1},
+		"a zone":        {"a.test", resolves("2606:2800:21f::1%eth0"), false, "!2606:2800:21f::1%eth0", 1},
+		"no such name":  {"a.test", notFound(), false, "", 1},
+		"no address":    {"a.test", resolves(), false, "", 1},
+		"a literal":     {"10.0.0.1", notFound(), false, "!10.0.0.1", 0},
+		"localhost":     {"db.localhost", notFound(), false, "!127.0.0.1 !::1", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(nil)
+			d := dial.New(dial.Options{Resolver: c.resolver, Connect: w.connect})
+			route := routeTo(inside)
+			route.FilterMixed = c.filter
+			judged, err := d.Judge(t.Context(), c.host, 443, route, timeouts.DNS)
+			equal(t, "what was dialed", w.dialed, nil)
+			if len(c.resolver.asked) != c.asked {
+				t.Errorf("the resolver was asked %q, want %d queries", c.resolver.asked, c.asked)
+			}
+			var said []string
+			for _, j := range judged {
+				said = append(said, map[bool]string{true: "!"}[j.Denial != nil]+j.Address.String())
+			}
+			equal(t, "what it says", said, strings.Fields(c.says))
+			r, dialErr := d.Dial(t.Context(), c.host, 443, route, timeouts, 4)
+			if dialErr == nil {
+				_ = r.Conn.Close()
+			}
+			if fmt.Sprintf("%T %+v", err, err) != fmt.Sprintf("%T %+v", dialErr, dialErr) {
+				t.Errorf("it ends with %v, a dial with %v", err, dialErr)
+			}
+		})
+	}
+	_, err := dial.New(dial.Options{Resolver: notFound()}).Judge(t.Context(), "a.test", 443, fetch.Route{}, timeouts.DNS)
+	isFailure(t, err, fetch.ReasonInternalFault)
+}
+
+// TestJudgeKeepsTheTimeOfALookUp: the look-up is cut off, and it says so.
+func TestJudgeKeepsTheTimeOfALookUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		_, err := dial.New(dial.Options{Resolver: silent{}}).Judge(t.Context(), "a.test", 443, routeTo(nothing), 3*time.Second)
+		isFailure(t, err, fetch.ReasonResolveTimeout)
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("it took %s, want 3s", took)
+		}
+	})
+}

@@ -123,6 +123,9 @@ type Denied struct {
 	Audit   string
 	// Class is the kind of address that was denied, if one was.
 	Class string
+	// Check is what of the request was denied where that is neither its host nor
+	// what rules ask for: "port", "field" or "body"; else empty.
+	Check string
 }
 
 // ReasonDestinationDenied is the reason of a Denied by name, port, method or

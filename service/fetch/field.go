@@ -85,12 +85,6 @@ const (
 func (p FieldPlace) isVerbatim() bool { return p == InVerbatimHead || p == InVerbatimTrailers }
 func (p FieldPlace) isTrailers() bool { return p == InTrailers || p == InVerbatimTrailers }
 
-// CheckFields checks each field of the head of a request and the whole, as
-// CheckFieldsIn does.
-func CheckFields(fields []Field, maxFields, maxBytes int) error {
-	return CheckFieldsIn(InHead, fields, nil, maxFields, maxBytes)
-}
-
 // CheckFieldsIn checks each field and the whole: with those of beside, which were
 // checked before, at most maxFields fields of together at most maxBytes bytes, as
 // FieldBytes counts them. A limit of 0 allows nothing. The error is a

@@ -108,7 +108,7 @@ func TestCheckFields(t *testing.T) {
 		{append(two[:2:2], field("te", "trailers")), 3, 100, 2, "request.trailers"},
 		{append(two[:2:2], field("host", "x")), 2, 100, 2, "at most 2"},
 	} {
-		err := fetch.CheckFields(c.fields, c.maxFields, c.maxBytes)
+		err := fetch.CheckFieldsIn(fetch.InHead, c.fields, nil, c.maxFields, c.maxBytes)
 		e := (*fetch.FieldError)(nil)
 		if c.index < 0 {
 			if err != nil {
@@ -180,7 +180,7 @@ func FuzzCheckFields(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name1 string, value1 []byte, name2 string, value2 []byte) {
 		fields := []fetch.Field{{Name: name1, Value: value1}, {Name: name2, Value: value2}}
 		const maxBytes = 64
-		if err := fetch.CheckFields(fields, 2, maxBytes); err != nil {
+		if err := fetch.CheckFieldsIn(fetch.InHead, fields, nil, 2, maxBytes); err != nil {
 			if e := (*fetch.FieldError)(nil); !errors.As(err, &e) || e.Index < 0 || e.Index > 1 {
 				t.Fatalf("%q: the error %v", fields, err)
 			}

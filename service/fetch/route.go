@@ -1,6 +1,16 @@
 package fetch
 
-import "strconv"
+import (
+	"net/netip"
+	"strconv"
+)
+
+// JudgedAddress is an address of a host and what Route.Allow says of it.
+type JudgedAddress struct {
+	Address netip.Addr
+	// Denial is why it is not dialed; nil: it may be.
+	Denial error
+}
 
 // Sealed returns r with the Key under which connections to o may be shared.
 // The key holds every setting of r that a dial-time decision depends on; what

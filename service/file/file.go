@@ -40,6 +40,12 @@ func Read(name string, most int64) ([]byte, fs.FileInfo, error) {
 	return content, about, err
 }
 
+// Unchanged tells that two looks at a name saw one file, as far as its size and the
+// time of its last change tell. nil, for a look that saw none, is like nothing.
+func Unchanged(was, is fs.FileInfo) bool {
+	return was != nil && is != nil && os.SameFile(was, is) && was.Size() == is.Size() && was.ModTime().Equal(is.ModTime())
+}
+
 // Cause is err without the name of the file, where that is told beside it.
 func Cause(err error) error {
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {

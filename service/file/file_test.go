@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fetchgate/fetchgate/service/file"
 )
@@ -38,5 +39,45 @@ func TestRead(t *testing.T) {
 		if err != nil && strings.Contains(file.Cause(err).Error(), dir) {
 			t.Errorf("%v has the name", file.Cause(err))
 		}
+	}
+}
+
+// TestUnchanged: a file that is written anew or replaced is another, also where it
+// has the same size.
+func TestUnchanged(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	look := func() fs.FileInfo {
+		about, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return about
+	}
+	write := func(name, content string, at time.Time) {
+		if err := errors.Join(os.WriteFile(name, []byte(content), 0o600), os.Chtimes(name, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	write(name, "one", began)
+	first := look()
+	if !file.Unchanged(first, look()) || file.Unchanged(nil, first) || file.Unchanged(first, nil) || file.Unchanged(nil, nil) {
+		t.Error("one file is not like itself, or like none")
+	}
+	for step, change := range map[string]func(){
+		"longer": func() { write(name, "three", began) },
+		"later":  func() { write(name, "two", began.Add(time.Second)) },
+		"replaced": func() {
+			write(name+"2", "two", began)
+			if err := os.Rename(name+"2", name); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		was := look()
+		if change(); file.Unchanged(was, look()) {
+			t.Errorf("%s: it is as before", step)
+		}
+		write(name, "one", began)
 	}
 }

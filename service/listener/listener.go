@@ -1,5 +1,5 @@
-// Package listener admits the connections of callers and bounds what one of
-// them may send.
+// Package listener admits the connections of callers, over TCP with or without TLS
+// and over unix sockets, and bounds what one of them may send.
 package listener
 
 import (

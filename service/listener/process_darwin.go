@@ -8,9 +8,5 @@ func processAt(fd int) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	found := Process{UID: said.Uid, GID: said.Groups[0]}
-	if pid, err := unix.GetsockoptInt(fd, unix.SOL_LOCAL, unix.LOCAL_PEERPID); err == nil {
-		found.PID = int32(pid)
-	}
-	return found, nil
+	return Process{UID: said.Uid}, nil
 }

@@ -8,5 +8,5 @@ func processAt(fd int) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	return Process{UID: said.Uid, GID: said.Gid, PID: said.Pid}, nil
+	return Process{UID: said.Uid}, nil
 }

@@ -124,21 +124,21 @@ func (x *expected) unlink(e *expecting) {
 
 // look ends the RPCs that are due.
 func (x *expected) look() {
-	for _, e := range x.due(time.Now()) {
+	for _, e := range x.takeDue(time.Now()) {
 		e.silent()
 	}
 }
 
-// due takes out the RPCs that are due, forgets those that have ended, and arms
+// takeDue takes out the RPCs that are due, forgets those that have ended, and arms
 // the timer for what is left.
-func (x *expected) due(now time.Time) (due []*expecting) {
+func (x *expected) takeDue(now time.Time) (taken []*expecting) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for e := x.ring.after; e != &x.ring; {
 		this := e
 		e = e.after
 		if isDue := !now.Before(this.due); isDue {
-			due = append(due, this)
+			taken = append(taken, this)
 		} else if this.Context.Err() == nil {
 			continue
 		}
@@ -148,5 +148,5 @@ func (x *expected) due(now time.Time) (due []*expecting) {
 	if first := x.ring.after; first != &x.ring {
 		x.arm(min(forgetEvery, first.due.Sub(now)))
 	}
-	return due
+	return taken
 }

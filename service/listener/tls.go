@@ -109,12 +109,6 @@ func (t *TLS) Config() *tls.Config {
 	return config
 }
 
-// NotAfter is when the certificate that is served expires.
-func (t *TLS) NotAfter() time.Time {
-	t.look()
-	return t.current.Load().notAfter
-}
-
 // Judge says why chains that were verified in a handshake are not good any more,
 // as errors of package revocation; nil: they are. Like handshakes, it looks at the
 // files at most once a second.
@@ -126,12 +120,24 @@ func (t *TLS) Judge(chains [][]*x509.Certificate) error {
 	return t.judge(t.current.Load(), chains)
 }
 
+// Until is until when the certificate of the listener is good, and when the first
+// of the revocation lists is out of date; zero: there is none. Like handshakes, it
+// looks at the files at most once a second.
+func (t *TLS) Until() (certificate, lists time.Time) {
+	t.look()
+	now := t.current.Load()
+	return now.notAfter, now.lists.NextUpdate()
+}
+
 // Refresh looks at the files now.
 func (t *TLS) Refresh() {
 	t.looking.Lock()
 	defer t.looking.Unlock()
 	t.readAgain()
 }
+
+// Close closes nothing: the files are read in handshakes alone.
+func (t *TLS) Close() error { return nil }
 
 func (t *TLS) judge(by *loaded, chains [][]*x509.Certificate) error {
 	err := by.lists.Judge(chains, time.Now())
@@ -182,8 +188,9 @@ func (t *TLS) readAgain() {
 		t.refuse(found, err)
 		return
 	}
+	changed := t.files.changed(t.seen, found)
 	t.seen = found
-	t.log.Info("the files of the gRPC listener's TLS have changed and are in use", "not_after", next.notAfter, "revocation_lists", next.lists.Len())
+	t.log.Info("the files of the gRPC listener's TLS have changed and are in use", "changed", changed, "not_after", next.notAfter, "revocation_lists", next.lists.Len())
 	t.use(next)
 }
 
@@ -202,8 +209,24 @@ func (t *TLS) refuse(found contents, err error) {
 	if found.equal(t.seen) {
 		return
 	}
+	changed := t.files.changed(t.seen, found)
 	t.seen = found
-	t.log.Error("the files of the gRPC listener's TLS have changed and cannot be used; the last good ones stay", "err", err)
+	t.log.Error("the files of the gRPC listener's TLS have changed and cannot be used; the last good ones stay", "changed", changed, "err", err)
+}
+
+// changed are the files whose content is another.
+func (f TLSFiles) changed(before, now contents) (names []string) {
+	for _, one := range []struct {
+		name        string
+		before, now []byte
+	}{
+		{f.Cert, before.cert, now.cert}, {f.Key, before.key, now.key}, {f.ClientCA, before.clientCA, now.clientCA}, {f.ClientCRL, before.clientCRL, now.clientCRL},
+	} {
+		if !bytes.Equal(one.before, one.now) {
+			names = append(names, one.name)
+		}
+	}
+	return names
 }
 
 // read returns what could be read, also with an error. before is what was read
@@ -225,7 +248,7 @@ func (f TLSFiles) read(before contents) (contents, error) {
 // readLists reads the file of the lists, unless it looks as before.
 func readLists(name string, before contents) ([]byte, fs.FileInfo, error) {
 	about, err := os.Stat(name)
-	if was := before.aboutCRL; err == nil && was != nil && os.SameFile(about, was) && about.Size() == was.Size() && about.ModTime().Equal(was.ModTime()) {
+	if err == nil && file.Unchanged(before.aboutCRL, about) {
 		return before.clientCRL, about, nil
 	}
 	content, err := revocation.Read(name)

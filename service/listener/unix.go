@@ -16,9 +16,8 @@ import (
 // Process is what the system says about the process that connected to a unix
 // socket, as of that moment. Whom it hands the connection to later does not show.
 type Process struct {
-	UID, GID uint32
-	// PID is 0 where the process is not visible from here.
-	PID int32
+	// UID is the effective user id.
+	UID uint32
 }
 
 // ProcessOf returns the process at the other end of a connection that a Listener

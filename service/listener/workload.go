@@ -88,6 +88,15 @@ func (w *Workload) Close() error {
 	return w.client.Close()
 }
 
+// Until is until when the certificate of the listener is good. There are no
+// revocation lists.
+func (w *Workload) Until() (certificate, lists time.Time) {
+	return w.current.Load().notAfter, time.Time{}
+}
+
+// Refresh does nothing: the API tells of what is new by itself.
+func (w *Workload) Refresh() {}
+
 // watch takes what the API gives until ctx ends. The library ends a watch that the
 // API cancels, and begins others anew by itself.
 func (w *Workload) watch(ctx context.Context) {
@@ -215,9 +224,6 @@ func (w *Workload) Config() *tls.Config {
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return w.current.Load().config, nil }
 	return config
 }
-
-// NotAfter is when the certificate that is served expires.
-func (w *Workload) NotAfter() time.Time { return w.current.Load().notAfter }
 
 // Judge says why chains that were verified in a handshake are not good any more;
 // nil: they are.

@@ -161,7 +161,7 @@ func (p *Policy) judge(r *rule, t target, to netip.AddrPort) *fetch.Denied {
 	case class == iana.Metadata && !r.opened.metadata:
 		return r.denyAddress(t, to, class.String(), r.hintMetadata())
 	case (isOwn || err != nil) && !r.opened.own:
-		denied := r.denyAddress(t, to, classOwn, r.hintOwn())
+		denied := r.denyAddress(t, to, ClassOwn, r.hintOwn())
 		if err != nil {
 			denied.Audit += "; the addresses of this machine are not known: " + err.Error()
 		}

@@ -12,11 +12,14 @@ import (
 // Binding says where a named credential may go. It is a rule of its own, so that
 // its origins and paths mean what they mean in rules. It does not change and is
 // safe for concurrent use.
-type Binding struct{ rules *Policy }
+type Binding struct {
+	rules *Policy
+	only  *rule // the one of rules
+}
 
 // For reports whether that caller may use the credential at all.
 func (b *Binding) For(who fetch.Caller) bool {
-	return b.rules.named["binding"].takesCaller(&question{ask: &Ask{Caller: who}})
+	return b.only.takesCaller(&question{ask: &Ask{Caller: who}})
 }
 
 // CompileBinding makes the binding of the credential whose settings are at path.
@@ -35,9 +38,9 @@ func CompileBinding(path string, c *configv1.HeldCredential) (*Binding, error) {
 		}
 	}
 	if err == nil && found == nil {
-		return &Binding{compiled}, nil
+		return &Binding{compiled, compiled.written[0]}, nil
 	}
-	for _, one := range parts(err) {
+	for _, one := range Joined(err) {
 		var wrong *RuleError
 		if errors.As(one, &wrong) {
 			one = &RuleError{Path: path + strings.TrimPrefix(wrong.Path, "rules[0]"), Message: wrong.Message}
@@ -54,20 +57,12 @@ func isEveryHost(origin string) bool {
 	return host == "*"
 }
 
-// parts are the errors that one joins.
-func parts(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	return []error{err}
-}
-
 // Fits reports whether the credential may go with a request of that caller,
 // method and destination, however its path is read.
 func (b *Binding) Fits(who fetch.Caller, method string, to fetch.Destination) bool {
 	q := newQuestion(&Ask{Caller: who, Method: method, Destination: to})
 	all, whole := readings(to.Path())
-	if p := b.rules.named["binding"]; len(p.paths) > 0 && !whole {
+	if len(b.only.paths) > 0 && !whole {
 		return false
 	}
 	for _, reading := range all {

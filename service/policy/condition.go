@@ -3,6 +3,8 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -76,7 +78,7 @@ func compileCondition(text string) (*condition, error) {
 	ast, issues := env.Compile(text)
 	if issues.Err() != nil {
 		first := issues.Errors()[0]
-		return nil, fmt.Errorf("line %d, column %d: %s", first.Location.Line(), first.Location.Column()+1, first.Message)
+		return nil, fmt.Errorf("line %d, column %d: %s", first.Location.Line(), first.Location.Column()+1, first.Message+advise(text, first.Message))
 	}
 	if !ast.OutputType().IsExactType(cel.BoolType) {
 		return nil, fmt.Errorf("it yields %s; write a condition that is true or false", ast.OutputType())
@@ -99,6 +101,41 @@ func compileCondition(text string) (*condition, error) {
 		return nil, errors.New("it cannot be carried out: " + firstLine(err.Error()))
 	}
 	return c, nil
+}
+
+// known are the names that a condition can use, by what has them.
+var known = map[string]string{
+	"request": "method, scheme, host, port, path, query, headers",
+	"caller":  "name, identity, owner",
+}
+
+var (
+	memberName = regexp.MustCompile(`\b(request|caller)\s*\.\s*([A-Za-z_][A-Za-z0-9_]{0,63})`)
+	listValue  = regexp.MustCompile(`(request\.(?:query|headers)(?:\[(?:"[^"]*"|'[^']*')\]|\.\w+))\s*([=!])=\s*("[^"]*"|'[^']*')`)
+)
+
+// advise says what to write instead, where what CEL says of a text does not.
+func advise(text, said string) string {
+	switch {
+	case strings.HasPrefix(said, "undeclared reference to"):
+		for _, m := range memberName.FindAllStringSubmatch(text, -1) {
+			if names := known[m[1]]; strings.Contains(said, "'"+m[1]+"'") && !slices.Contains(strings.Split(names, ", "), m[2]) {
+				return fmt.Sprintf("; %s has no %q; it has %s", m[1], m[2], names)
+			}
+		}
+		return "; a condition has request (" + known["request"] + "), caller (" + known["caller"] + ") and labels"
+	case strings.Contains(said, "'(list(string), string)'"):
+		m := listValue.FindStringSubmatch(text)
+		if m == nil || len(m[0]) > 200 {
+			return `; it is a list, as parameters and header fields are: write "x" in request.query["a"]`
+		}
+		wanted := m[3] + " in " + m[1]
+		if m[2] == "!" {
+			wanted = "!(" + wanted + ")"
+		}
+		return "; it is a list: write " + wanted
+	}
+	return ""
 }
 
 func firstLine(text string) string {

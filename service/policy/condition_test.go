@@ -13,6 +13,12 @@ func TestBadConditions(t *testing.T) {
 	for text, want := range map[string]string{
 		"true &&":                        "line 1, column ",
 		"request.body == ''":             "undeclared reference",
+		"request.pth == 'x'":             `request has no "pth"; it has method, scheme, host, port, path, query, headers`,
+		"caller.team == 'x'":             `caller has no "team"; it has name, identity, owner`,
+		"path == '/x'":                   "; a condition has request (method, scheme, ",
+		`request.query["a"] == "x"`:      `; it is a list: write "x" in request.query["a"]`,
+		`request.headers["a"] != 'x'`:    `; it is a list: write !('x' in request.headers["a"])`,
+		`request.query["a"] == labels.x`: `; it is a list, as parameters and header fields are: write "x" in request.query["a"]`,
 		"request.port == '443'":          "no matching overload",
 		"request.path":                   "it yields string; write a condition that is true or false",
 		"labels.job":                     "it yields string",

@@ -15,17 +15,17 @@ const (
 	needsMetadata
 	needsOwn
 	needsDowngrade
-	allNeeds = iota
+	needCount = iota
 )
 
 // needNames are the settings, in the order of the bits.
-var needNames = [allNeeds]string{
+var needNames = [needCount]string{
 	"dangerous_allow_loopback", "dangerous_allow_metadata", "dangerous_allow_own_listeners", "dangerous_allow_downgrade",
 }
 
 // needLists are the names of every set of needs, so that Dangerous allocates
 // nothing.
-var needLists = func() (lists [1 << allNeeds][]string) {
+var needLists = func() (lists [1 << needCount][]string) {
 	for set := range lists {
 		for bit, name := range needNames {
 			if set&(1<<bit) != 0 {

@@ -3,12 +3,14 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
-// classOwn is the class of the addresses of fetchgate's own listeners.
-const classOwn = "own_listener"
+// ClassOwn is the class of the addresses of fetchgate's own listeners, beside the
+// classes of package iana.
+const ClassOwn = "own_listener"
 
 // hintMetadata and hintOwn are for what r could open by a key of its own.
 func (r *rule) hintMetadata() string {
@@ -36,6 +38,7 @@ func (p *Policy) denyPort(q *question) *fetch.Denied {
 	return &fetch.Denied{
 		Reason:  fetch.ReasonDestinationDenied,
 		Rule:    DefaultDeny,
+		Check:   "port",
 		Message: fmt.Sprintf("the port %d is neither 80 nor 443, and no rule names it for %s", q.origin.Port, q.origin.Host),
 		Hint:    q.next("Other ports need a rule in every mode: ask the owner of the policy for one with the origin " + q.origin.String() + "."),
 	}
@@ -47,6 +50,7 @@ func (r *rule) denyUnderscore(q *question) *fetch.Denied {
 	return &fetch.Denied{
 		Reason:  fetch.ReasonDestinationDenied,
 		Rule:    r.name,
+		Check:   "field",
 		Message: "the name of a header field has '_', which many servers do not tell from '-'",
 		Hint:    q.next("Write the name with '-', or ask " + r.whom() + " for a rule with allow_underscore_fields."),
 	}
@@ -79,23 +83,28 @@ func (p *Policy) hint(q *question) string {
 const maxLooked = 64
 
 // nearest returns an allowing rule for the origin and the caller of q, none of
-// which matches, and the place of the check that fails: the first of those that
-// it looks at, nil if there is none.
+// which matches, and the place of the first check that fails: of the rules that it
+// looks at the one that fails least, then the first; nil if there is none.
 func (p *Policy) nearest(q *question) (*rule, int) {
 	best, failed, looked := len(p.ordered), 0, 0
+	least := 2*len(checks) + 1
 	for s := range p.sitesOf(q) {
 		if looked++; looked > maxLooked {
 			break
 		}
 		r := p.ordered[s.place]
-		if s.place >= best || s.scheme != q.origin.Scheme || s.port != q.origin.Port || r.deny || !r.takesCaller(q) {
+		if s.scheme != q.origin.Scheme || s.port != q.origin.Port || r.deny || !r.takesCaller(q) {
 			continue
 		}
-		for i := range checks {
-			if !checks[i].fits(r, q) {
-				best, failed = s.place, i
-				break
-			}
+		enough := least // of equal ones, the first in the file wins
+		if s.place < best {
+			enough++
+		}
+		if enough == 1 {
+			continue // every rule fails as much
+		}
+		if first, much := r.fails(q, enough); much < enough {
+			best, failed, least = s.place, first, much
 		}
 	}
 	if best == len(p.ordered) {
@@ -104,14 +113,50 @@ func (p *Policy) nearest(q *question) (*rule, int) {
 	return p.ordered[best], failed
 }
 
+// fails returns the place of the first check that r, which does not match, fails,
+// and how much it fails, at least 1 and no more than needed to come to enough: 2 for
+// each check, but 1 for the first where method and path are right. The condition,
+// the last and the only costly check, is not evaluated: where all others fit, it is
+// what fails.
+func (r *rule) fails(q *question, enough int) (first, much int) {
+	first = len(checks) - 1
+	for i := range checks[:first] {
+		switch {
+		case much >= enough:
+			return first, much
+		case checks[i].fits(r, q):
+		case much > 0:
+			much += 2
+		case checks[i].name == "method", checks[i].name == "path":
+			first, much = i, 2
+		default:
+			first, much = i, 1
+		}
+	}
+	return first, max(much, 1)
+}
+
+// hintBeside is the hint of a denial where rules deny too, which by itself does not
+// count: theirs says what to ask for first. byRules nil: they do not.
+func hintBeside(byRules, denied *fetch.Denied) string {
+	if byRules == nil {
+		return denied.Hint
+	}
+	first, _, _ := strings.Cut(byRules.Hint, moreWords)
+	return first + " " + denied.Hint
+}
+
+// moreWords begin what next adds.
+const moreWords = " More: fetchgate explain "
+
 // next adds to a hint the command that says more. Of the URL it has the origin
 // alone, and of the method what a shell takes for a word.
 func (q *question) next(hint string) string {
-	command := "fetchgate explain "
+	command := moreWords
 	if m := q.ask.Method; m != "GET" && isWord(m) {
 		command += "-X " + m + " "
 	}
-	return hint + " More: " + command + q.origin.String()
+	return hint + command + q.origin.String()
 }
 
 // kept returns a copy that may outlive q, which then need not.

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -67,7 +68,7 @@ func (p *Policy) Explain(ctx context.Context, ask Ask) Explanation {
 	if denied := d.Denied; denied != nil {
 		e.Why, e.Hint, e.Mode = denied.Message, denied.Hint, enforce.String()
 		if r == nil || !r.deny { // else it is the place that is denied, and another rule does not change that
-			e.NearMisses = p.nearMisses(ctx, &q)
+			e.NearMisses = p.nearMisses(ctx, &q, denied.Reason == fetch.ReasonPathAmbiguous)
 		}
 		return e
 	}
@@ -100,13 +101,16 @@ func (p *Policy) checks(q *question, v verdict, d Decision) []Check {
 		if v.mode == enforce {
 			return steps
 		}
-		steps = append(steps, Check{Name: "mode", Passed: true, Detail: fmt.Sprintf("%q lets go ahead what rules deny", v.mode)})
+		mode := Check{Name: "mode", Passed: true, Detail: fmt.Sprintf("%q lets go ahead what rules deny", v.mode)}
+		if d.Denied != nil {
+			mode.Detail += ", but " + guarded(q.target, d.Denied) + " in every mode"
+		}
+		steps = append(steps, mode)
 	}
-	check := requestCheck(d.Denied)
-	if check == "" {
+	if d.Denied == nil || d.Denied.Check == "" {
 		return append(steps, p.hostCheck(q, d.Denied))
 	}
-	return append(steps, p.hostCheck(q, nil), Check{Name: check, Detail: d.Denied.Message})
+	return append(steps, p.hostCheck(q, nil), Check{Name: d.Denied.Check, Detail: d.Denied.Message})
 }
 
 // ruleChecks are the steps over the rules. Rules for other callers are none of
@@ -127,7 +131,7 @@ func (p *Policy) ruleChecks(q *question, v verdict) []Check {
 		left = slices.DeleteFunc(left, func(r *rule) bool {
 			return slices.ContainsFunc(readings, func(q question) bool { return !c.fits(r, &q) })
 		})
-		steps = append(steps, ruleCheck(c.name, len(left) > 0, c.asked(q)))
+		steps = append(steps, c.step(q, left))
 	}
 	last := Check{Name: "deny", Passed: v.denied == nil, Detail: "no rule denies it"}
 	switch {
@@ -144,6 +148,17 @@ func (p *Policy) ruleChecks(q *question, v verdict) []Check {
 	}
 	last.Detail = v.denied.Message
 	return append(slices.DeleteFunc(steps, func(c Check) bool { return !c.Passed || c.Name == last.Name }), last)
+}
+
+// step is the step of c, which the rules that are left have passed.
+func (c check) step(q *question, left []*rule) Check {
+	if len(left) == 0 || c.met == "" {
+		return ruleCheck(c.name, len(left) > 0, c.asked(q))
+	}
+	if slices.ContainsFunc(left, c.used) {
+		return Check{Name: c.name, Passed: true, Detail: c.met}
+	}
+	return Check{Name: c.name, Passed: true, Detail: c.unasked}
 }
 
 // readings are q by every reading of its path.
@@ -195,6 +210,21 @@ func (p *Policy) hostCheck(q *question, denied *fetch.Denied) Check {
 	return Check{Name: "address", Passed: denied == nil, Detail: fmt.Sprintf("%s is of class %s", q.origin.Host, class)}
 }
 
+// guarded says what no mode lets go ahead, and denied is about.
+func guarded(t target, denied *fetch.Denied) string {
+	switch {
+	case denied.Check == "port":
+		return "other ports need a rule"
+	case denied.Check == "field":
+		return "names of header fields are judged"
+	case denied.Check == "body":
+		return "the size of a body is judged"
+	case t.isLiteral():
+		return "addresses are judged"
+	}
+	return "special names are judged"
+}
+
 // meaning says what a name of the kind is.
 func (k nameKind) meaning() string {
 	switch k {
@@ -207,3 +237,7 @@ func (k nameKind) meaning() string {
 	}
 	return "an ordinary name"
 }
+
+// AddressClass is the class of an address in the registries of IANA, "public" or
+// "private": that of [Decision.Allow] where no rule has its own word for it.
+func (p *Policy) AddressClass(a netip.Addr) string { return p.table.Classify(a).String() }

@@ -24,6 +24,9 @@ type check struct {
 	used func(*rule) bool
 	// asked says what a rule allows or not, after "but not".
 	asked func(*question) string
+	// met is what an explanation says where a rule asks for it and gets it, unasked
+	// where only rules are left that do not ask; empty: as asked says.
+	met, unasked string
 }
 
 // checks are all of them, in the order in which an explanation has them. A rule
@@ -31,23 +34,26 @@ type check struct {
 var checks = []check{
 	{
 		"method", (*rule).takesMethod, func(r *rule) bool { return true },
-		func(q *question) string { return "the method " + q.ask.Method },
+		func(q *question) string { return "the method " + q.ask.Method }, "", "",
 	},
 	{
 		"path", (*rule).takesPath, func(r *rule) bool { return len(r.paths) > 0 },
-		func(*question) string { return "the path" },
+		func(*question) string { return "the path" }, "", "",
 	},
 	{
 		"query", (*rule).takesQuery, func(r *rule) bool { return len(r.query) > 0 },
 		func(*question) string { return "the query" },
+		"the query has the parameters that a rule names", "a rule that is left names no parameters",
 	},
 	{
 		"header", (*rule).takesFields, func(r *rule) bool { return len(r.headers) > 0 },
 		func(*question) string { return "a request without the header fields that it names" },
+		"the request has the header fields that a rule names", "a rule that is left names no header fields",
 	},
 	{
 		"when", (*rule).takesRest, func(r *rule) bool { return r.when != nil },
 		func(*question) string { return "what its condition leaves out" },
+		"the condition of a rule holds", "a rule that is left has no condition",
 	},
 }
 

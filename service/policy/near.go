@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +32,9 @@ type NearMiss struct {
 	At string
 	// Difference is that thing: "the method were GET" if the rule names methods,
 	// "the path were /v1/*", "the request had the field X-Team", "the caller were
-	// billing", "the port were 8443", "the scheme were https". With the scheme
+	// billing", "the query had team=7", "its condition (when) held", "the port were
+	// 8443", "the scheme were https". Where servers read the path in more ways than one:
+	// "servers read the path in one way alone". With the scheme
 	// changes the port, where that is the scheme's. Another caller is named only to
 	// who has the right to operate fetchgate.
 	Difference string
@@ -138,6 +141,8 @@ type variant struct {
 	Ask
 	difference string
 	by         *rule // that might allow it
+	// held tells that the difference is that the condition of by holds.
+	held bool
 }
 
 // candidate is a site that might allow a variant of what was asked.
@@ -161,7 +166,7 @@ func (c candidate) variants(q *question, r *rule) []variant {
 }
 
 // here are the variants of v at the same origin: another method, another path,
-// one more field, another caller.
+// another parameter, one more field, a condition that holds, another caller.
 func (v variant) here(q *question, r *rule) []variant {
 	var all []variant
 	for _, method := range r.methods {
@@ -169,10 +174,23 @@ func (v variant) here(q *question, r *rule) []variant {
 		other.Method, other.difference = method, "the method were "+method
 		all = append(all, other)
 	}
-	for _, path := range r.asPaths {
+	paths, severalReadings := r.asPaths, false
+	if i := slices.IndexFunc(paths, func(path string) bool { return !isPlain(q.path) && isMatch(path, q.path) }); i >= 0 {
+		paths, severalReadings = paths[i:i+1], true
+	}
+	for _, path := range paths {
 		other := v
 		other.Destination.Target = someTarget(path, q.ask.Destination.RawQuery())
 		other.difference = "the path were " + path
+		if severalReadings {
+			other.difference = "servers read the path in one way alone"
+		}
+		all = append(all, other)
+	}
+	for _, p := range r.query {
+		other := v
+		other.Destination.Target = p.within(v.Destination.Target)
+		other.difference = "the query had " + p.words()
 		all = append(all, other)
 	}
 	for _, name := range r.headers {
@@ -184,6 +202,11 @@ func (v variant) here(q *question, r *rule) []variant {
 		other.difference = "the request had the field " + name
 		all = append(all, other)
 	}
+	if r.when != nil {
+		other := v
+		other.difference, other.held = "its condition (when) held", true
+		all = append(all, other)
+	}
 	for _, name := range r.callers {
 		other := v
 		other.Caller = fetch.Caller{Name: name, Rights: v.Caller.Rights}
@@ -191,6 +214,13 @@ func (v variant) here(q *question, r *rule) []variant {
 		all = append(all, other)
 	}
 	return all
+}
+
+// isMatch reports whether the path of a rule stands for one of a request as it is
+// sent.
+func isMatch(path, sent string) bool {
+	forms, _ := parsePath(path) // it was compiled
+	return slices.ContainsFunc(forms, func(p pathPattern) bool { return p.matches(sent) })
 }
 
 // someTarget returns a target that the path of a rule stands for, with a query.
@@ -206,6 +236,30 @@ func someTarget(path, query string) string {
 		target += "?" + query
 	}
 	return target
+}
+
+// within returns a target with p as the only parameter of its name.
+func (p param) within(target string) string {
+	path, query, _ := strings.Cut(target, "?")
+	var kept []string
+	for part := range strings.SplitSeq(query, "&") {
+		if name, _, _ := strings.Cut(part, "="); part != "" && !isForm(name, p.name) {
+			kept = append(kept, part)
+		}
+	}
+	value := p.value
+	if value == anyValue {
+		value = someLabel
+	}
+	return path + "?" + strings.Join(append(kept, url.QueryEscape(p.name)+"="+url.QueryEscape(value)), "&")
+}
+
+// words are p in a sentence.
+func (p param) words() string {
+	if p.value == anyValue {
+		return "the parameter " + p.name
+	}
+	return p.name + "=" + p.value
 }
 
 // near yields the variants of q, the nearest first; of those the ones of the
@@ -234,8 +288,9 @@ func (p *Policy) near(q *question) iter.Seq[variant] {
 
 // nearMisses returns the rules that would allow a variant of q, each once. They
 // are rules for the host and the caller of q: nothing is told of others, but to
-// who runs fetchgate.
-func (p *Policy) nearMisses(ctx context.Context, q *question) []NearMiss {
+// who runs fetchgate. ambiguous tells that q is denied since its path is read in
+// more ways than one.
+func (p *Policy) nearMisses(ctx context.Context, q *question, ambiguous bool) []NearMiss {
 	began := time.Now()
 	var misses []NearMiss
 	seen := map[*rule]bool{}
@@ -247,6 +302,13 @@ func (p *Policy) nearMisses(ctx context.Context, q *question) []NearMiss {
 		if tried++; tried > maxTried || len(misses) == maxNearMisses || ctx.Err() != nil || tried > untimed && time.Since(began) > maxTrying {
 			break
 		}
+		if v.held {
+			if !ambiguous && p.lacksCondition(v.by, q) {
+				seen[v.by] = true
+				misses = append(misses, NearMiss{Rule: v.by.name, At: v.by.at, Difference: v.difference})
+			}
+			continue
+		}
 		asked := newQuestion(&v.Ask)
 		if !v.by.takes(&asked) {
 			continue
@@ -257,4 +319,17 @@ func (p *Policy) nearMisses(ctx context.Context, q *question) []NearMiss {
 		}
 	}
 	return misses
+}
+
+// lacksCondition reports whether r would be for q, which no rule is for, if its
+// condition held.
+func (p *Policy) lacksCondition(r *rule, q *question) bool {
+	for _, reading := range p.readings(q) {
+		for _, c := range checks {
+			if c.name != "when" && !c.fits(r, &reading) {
+				return false
+			}
+		}
+	}
+	return r.takesCaller(q) && !r.takesRest(q)
 }

@@ -97,8 +97,9 @@ const maxReadings = 24
 
 // steps are what servers do to a path, each in an order of its own: some leave out
 // parameters before they decode, some after, some decode twice with something else
-// in between. None makes a path longer, so they come to an end.
-var steps = []func(string) string{decoded, withoutParams, withoutBackslashes, withoutEmpty, withoutDots}
+// in between, some decode dots and no slashes. None makes a path longer, so they
+// come to an end.
+var steps = []func(string) string{decoded, decodedSegments, decodedDots.Replace, withoutParams, withoutBackslashes, withoutEmpty, withoutDots}
 
 // readings are the ways in which servers read a path: as it is sent, and what comes
 // of it by steps, in every order and number; maxReadings of them at most. whole
@@ -135,7 +136,7 @@ func withoutParams(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// withoutBackslashes takes '\\' for '/'.
+// withoutBackslashes takes '\' for '/'.
 func withoutBackslashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
 
 // withoutEmpty takes several '/' for one.
@@ -221,6 +222,29 @@ func decoded(s string) string {
 	for s != "" {
 		c, n := decodedByte(s)
 		b, s = append(b, c), s[n:]
+	}
+	return string(b)
+}
+
+// decodedDots decodes what the URL Standard does, and proxies that normalize by RFC
+// 3986 section 6.2.2 among others.
+var decodedDots = strings.NewReplacer("%2e", ".", "%2E", ".")
+
+// decodedSegments is decoded, but for slashes, which stay encoded: no segment
+// becomes two before dot segments are removed.
+func decodedSegments(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for s != "" {
+		c, n := decodedByte(s)
+		if c == '/' {
+			b = append(b, s[:n]...)
+		} else {
+			b = append(b, c)
+		}
+		s = s[n:]
 	}
 	return string(b)
 }

@@ -211,6 +211,7 @@ func (p *Policy) settle(q *question) (d Decision, v verdict, r *rule) {
 	carrier := v.carrier
 	if d.Denied = p.guard(q, carrier); d.Denied != nil {
 		d.Rule = d.Denied.Rule
+		d.Denied.Hint = hintBeside(v.denied, d.Denied)
 		return d, v, carrier
 	}
 	d.Rule, d.Open = carrier.name, v.mode == open
@@ -223,7 +224,7 @@ func (p *Policy) settle(q *question) (d Decision, v verdict, r *rule) {
 	d.AddressProfile, d.FilterMixed = carrier.opened.profile, carrier.filterMixed
 	d.AllowDowngrade, d.SendTraceparent = carrier.allowDowngrade, carrier.sendTraceparent
 	d.IsolateCaller, d.Credentials, d.Settings = carrier.isolateCaller, carrier.credentials, carrier.settings
-	d.Allow = p.allower(q.target, carrier)
+	d.Allow = p.allower(q.target, carrier, v.denied)
 	if d.needs = p.newNeeds(q, &carrier.opened); d.needs != nil {
 		d.Allow = d.needs.noting(d.Allow)
 	}
@@ -262,10 +263,12 @@ func (p *Policy) opensPort(q *question) bool {
 	return false
 }
 
-// allower judges the addresses for a hop that r carries out.
-func (p *Policy) allower(t target, r *rule) func(netip.AddrPort) error {
+// allower judges the addresses for a hop that r carries out; byRules is what rules
+// say against it, which does not count.
+func (p *Policy) allower(t target, r *rule, byRules *fetch.Denied) func(netip.AddrPort) error {
 	return func(to netip.AddrPort) error {
 		if denied := p.judge(r, t, to); denied != nil {
+			denied.Hint = hintBeside(byRules, denied)
 			return denied
 		}
 		return nil

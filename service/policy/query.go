@@ -62,8 +62,8 @@ func (p param) isIn(query string, once, wide bool) bool {
 	return found
 }
 
-// pairs yields the names and values of a query as they are sent. Old servers also take ';' for
-// what stands between two; wide reads it so.
+// pairs yields the names and values of a query as they are sent. Old servers also
+// take ';' for what stands between two; wide reads it so.
 func pairs(query string, wide bool) iter.Seq2[string, string] {
 	separators := "&"
 	if wide {

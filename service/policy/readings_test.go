@@ -29,10 +29,18 @@ var servers = map[string]func(string) string{
 	"one that decodes three times, with backslashes": func(sent string) string {
 		return path.Clean(strings.ReplaceAll(unescaped(unescaped(unescaped(sent))), `\`, "/"))
 	},
-	"one that only removes dots": path.Clean,
+	"one that only removes dots":                    path.Clean,
+	"one that keeps slashes encoded":                withSlashesKept,
+	"two, of which the first keeps slashes encoded": func(sent string) string { return path.Clean(unescaped(withSlashesKept(sent))) },
 	"one that takes backslashes for slashes": func(sent string) string {
 		return path.Clean(strings.ReplaceAll(unescaped(sent), `\`, "/"))
 	},
+}
+
+// withSlashesKept is how all that goes by the URL Standard reads a path, and
+// proxies that normalize by RFC 3986: dots count encoded too, slashes do not.
+func withSlashesKept(sent string) string {
+	return path.Clean(strings.NewReplacer("%2e", ".", "%2E", ".").Replace(sent))
 }
 
 func isBelow(p, top string) bool { return p == top || strings.HasPrefix(p, top+"/") }
@@ -71,13 +79,14 @@ func TestReadings(t *testing.T) {
 		"/admin;%2f../secret", "/v1/../admin;%2f..%2fv1/secret", // parameters first
 		"/%2561dmin/secret;x=%25252f..%25252f..%25252fpublic", // decoded twice, not four times
 		"/x/../admin/%2e%2e/%2e%2e",                           // dots that are not encoded alone
+		"/x%2fy/%2e%2e/admin/z", "/v1/x%2fy/%2e%2e/%2e%2e/z",  // an encoded slash is none, encoded dots are
 	} {
 		judge(target)
 	}
 	r := rand.New(rand.NewPCG(7, 8))
 	pieces := []string{
 		"admin", "%61dmin", "%2561dmin", "v1", "%76%31", "x", "", ".", "..", "..", "%2e%2e", "%252e%252e", "..;", ";", "x;p", "admin;%2f..", "..;%2f..",
-		"v1;%2fadmin", "%2f..", "x%5c..", `\..`, "admin%3b", "admin%2f", "%2fadmin", "%25252e%25252e", ";%25252f..",
+		"v1;%2fadmin", "%2f..", "x%5c..", `\..`, "admin%3b", "admin%2f", "%2fadmin", "%25252e%25252e", ";%25252f..", "x%2fy",
 	}
 	passed := 0
 	for range 50_000 {

@@ -36,8 +36,11 @@ var carriedOut = map[protoreflect.Name]bool{
 	"deny_addresses":                true,
 	"mixed_answers":                 true,
 	"dangerous_allow_loopback":      true,
+	"dangerous_allow_metadata":      true,
+	"dangerous_allow_own_listeners": true,
 	"dangerous_allow_downgrade":     true,
 	"allow_underscore_fields":       true,
+	"tls_profile":                   true,
 	"credentials":                   true,
 	"isolate":                       true,
 	"send_traceparent":              true,
@@ -46,9 +49,6 @@ var carriedOut = map[protoreflect.Name]bool{
 	"timeouts":                      true,
 	"retry":                         true,
 	"limits":                        true,
-	"tls_profile":                   true,
-	"dangerous_allow_metadata":      true,
-	"dangerous_allow_own_listeners": true,
 }
 
 // ofDenying are the fields of a rule that denies: the others say how something
@@ -66,6 +66,23 @@ type RuleError struct {
 }
 
 func (e *RuleError) Error() string { return e.Path + ": " + e.Message }
+
+// Joined are the errors that err joins, at every depth: err itself if it joins none,
+// and none for nil.
+func Joined(err error) []error {
+	if err == nil {
+		return nil
+	}
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range several.Unwrap() {
+		all = append(all, Joined(e)...)
+	}
+	return all
+}
 
 // faults collects all that is wrong with a list of rules.
 type faults []error

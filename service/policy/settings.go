@@ -172,7 +172,7 @@ func (r *rule) guardRequest(q *question) *fetch.Denied {
 	}
 	if q.ask.Verbatim && len(s.Set)+len(s.Remove) > 0 {
 		return &fetch.Denied{
-			Reason: fetch.ReasonDestinationDenied, Rule: r.name,
+			Reason: fetch.ReasonDestinationDenied, Rule: r.name, Check: "field",
 			Message: fmt.Sprintf("the header fields of a verbatim request go out as they are, and rule %q sets or removes some", r.name),
 			Hint:    q.next("Leave options.verbatim out, or ask " + r.whom() + " for a rule without set_fields and remove_fields."),
 		}
@@ -183,22 +183,9 @@ func (r *rule) guardRequest(q *question) *fetch.Denied {
 			message = fmt.Sprintf("the request body does not say its size, rule %q allows %d bytes", r.name, s.MaxRequestBodyBytes)
 		}
 		return &fetch.Denied{
-			Reason: fetch.ReasonDestinationDenied, Rule: r.name, Message: message,
+			Reason: fetch.ReasonDestinationDenied, Rule: r.name, Check: "body", Message: message,
 			Hint: q.next("Send less, or ask " + r.whom() + " for a higher limits.max_request_body_bytes."),
 		}
 	}
 	return nil
-}
-
-// requestCheck is the name of the check that denied fails, if it is about the
-// request and not about the host; else empty.
-func requestCheck(denied *fetch.Denied) string {
-	if denied != nil {
-		for beginning, check := range map[string]string{"the port": "port", "the name of a header": "field", "the header fields": "field", "the request body": "body"} {
-			if strings.HasPrefix(denied.Message, beginning) {
-				return check
-			}
-		}
-	}
-	return ""
 }

@@ -57,6 +57,19 @@ func (l *Lists) Len() int {
 	return len(l.all)
 }
 
+// NextUpdate is when the first of the lists is out of date; zero: there is none.
+func (l *Lists) NextUpdate() (first time.Time) {
+	if l == nil {
+		return first
+	}
+	for _, one := range l.all {
+		if first.IsZero() || one.nextUpdate.Before(first) {
+			first = one.nextUpdate
+		}
+	}
+	return first
+}
+
 // Outdated are the lists that are out of date at a time.
 func (l *Lists) Outdated(now time.Time) (found []*Outdated) {
 	if l == nil {

@@ -67,12 +67,15 @@ func TestFullQueueBlocks(t *testing.T) {
 		if q.waits() != most || value(q.lost) != 0 || q.held() != 1<<20 {
 			t.Errorf("%v wait, %v are lost, %v are held", q.waits(), value(q.lost), q.held())
 		}
+		if got := q.blockedSeconds(); got != most*3600 {
+			t.Errorf("while they wait, they have waited for %v s", got)
+		}
 		sink.set(nil, 0)
 		waiting.all.Wait()
 		if err := q.reserve(); err != nil || q.waits() != 0 {
 			t.Errorf("%v wait, %v", q.waits(), err)
 		}
-		if got := value(q.blockedTime); got < most*3600 || got > most*3610 {
+		if got := q.blockedSeconds(); got < most*3600 || got > most*3610 {
 			t.Errorf("they waited for %v s", got)
 		}
 		q.put(nil)
@@ -80,6 +83,45 @@ func TestFullQueueBlocks(t *testing.T) {
 			t.Errorf("%v, %v written, %v lost", err, value(q.written), value(q.lost))
 		}
 	})
+}
+
+// A sink that takes nothing is trouble after a moment, and refuses only with a full
+// queue and a choice that refuses; it is none once it takes lines again.
+func TestTrouble(t *testing.T) {
+	for on, want := range map[onFull]Trouble{drop: Failing, refuse: Refusing, block: Refusing} {
+		synctest.Test(t, func(t *testing.T) {
+			sink := &gate{}
+			sink.set(syscall.ENOSPC, 0)
+			q := newTestQueue(sink, 1<<20, on)
+			q.put(lineOf(1 << 10))
+			if got := q.trouble(); got != NoTrouble {
+				t.Errorf("%v: at once it is %v", on, got)
+			}
+			time.Sleep(time.Minute)
+			if got := q.trouble(); got != Failing {
+				t.Errorf("%v: with room it is %v", on, got)
+			}
+			for q.held() < 1<<20 {
+				q.put(lineOf(1 << 10))
+			}
+			var waiting puts
+			if on == block {
+				waiting.start(q, 1<<20/maxLine, 1<<10)
+			}
+			if got := q.trouble(); got != want || (q.reserve() != nil) != (want == Refusing) {
+				t.Errorf("%v: without room it is %v, want %v", on, got, want)
+			}
+			sink.set(nil, 0)
+			waiting.all.Wait()
+			time.Sleep(time.Minute)
+			if got := q.trouble(); got != NoTrouble {
+				t.Errorf("%v: in the end it is %v", on, got)
+			}
+			if err := q.close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // A short line for which there is room does not overtake a long one that waits.
@@ -166,7 +208,7 @@ func TestOthersNeverWait(t *testing.T) {
 	for _, full := range []onFull{drop, refuse} {
 		q := newTestQueue(io.Discard, 1<<20, full)
 		q.unblock()
-		if q.waitsAny() || q.hasRoom(1<<20+1) {
+		if q.mayWait() || q.hasRoom(1<<20+1) {
 			t.Errorf("%d waits, or has grown", full)
 		}
 		if err := q.close(context.Background()); err != nil {

@@ -136,19 +136,13 @@ func (m *metrics) countAttempt(n *names, r *fetch.Report, i int) {
 	}
 	m.attempts.at(kind, attemptResult(r, i)).Inc()
 	for j := range a.Hops {
-		reason, decision := fetch.Reason(""), allow
-		if j == len(a.Hops)-1 {
-			if a.Failure != nil {
-				reason = a.Failure.Reason
-			}
-			if isDenied(r, i) {
-				decision = deny
-			}
+		isLast, asRuled := j == len(a.Hops)-1, a.Hops[j].WouldDeny == nil
+		reason := fetch.Reason("")
+		if isLast && a.Failure != nil {
+			reason = a.Failure.Reason
 		}
-		if a.Hops[j].WouldDeny != nil && decision == allow {
-			decision = wouldDeny
-		}
-		n.decisions.at(n.rules.place(a.Hops[j].Rule), decision).Inc()
+		isNo := isLast && isDenied(r, i)
+		n.decisions.at(n.rules.place(a.Hops[j].Rule), decided(asRuled && !isNo, isNo, asRuled)).Inc()
 		m.countHop(n, &a.Hops[j], reason)
 	}
 }

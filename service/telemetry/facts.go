@@ -59,6 +59,18 @@ func isEnforced(r *fetch.Report) bool {
 	return true
 }
 
+// decided is the place among decisions of what policy said: wouldDeny where it would
+// have denied and was not enforced, deny where it denied or was never asked.
+func decided(isAllowed, isDenied, isEnforced bool) int {
+	switch {
+	case isAllowed:
+		return allow
+	case !isDenied && !isEnforced:
+		return wouldDeny
+	}
+	return deny
+}
+
 // isCarriedOut tells that fetchgate set out to do the fetch, with whatever
 // success.
 func isCarriedOut(r *fetch.Report) bool {

@@ -30,6 +30,37 @@ func (r *registrar) observe(o Options) {
 	if o.IssuerKeys != nil {
 		r.register(keysCollector{o.IssuerKeys})
 	}
+	if o.ListenerUntil != nil {
+		r.register(untilCollector{o.ListenerUntil})
+	}
+}
+
+var (
+	certificateUntil = prometheus.NewDesc("fetchgate_listener_certificate_not_after_timestamp_seconds",
+		"When the certificate of the gRPC listener expires.", nil, nil)
+	listsUntil = prometheus.NewDesc("fetchgate_listener_crl_next_update_timestamp_seconds",
+		"When the first of the revocation lists of callers is out of date.", nil, nil)
+)
+
+// untilCollector shows what of the listener's TLS expires.
+type untilCollector struct {
+	until func() (certificate, lists time.Time)
+}
+
+// Describe implements prometheus.Collector.
+func (c untilCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- certificateUntil
+	to <- listsUntil
+}
+
+// Collect implements prometheus.Collector.
+func (c untilCollector) Collect(to chan<- prometheus.Metric) {
+	certificate, lists := c.until()
+	for of, at := range map[*prometheus.Desc]time.Time{certificateUntil: certificate, listsUntil: lists} {
+		if !at.IsZero() {
+			to <- prometheus.MustNewConstMetric(of, prometheus.GaugeValue, float64(at.Unix()))
+		}
+	}
 }
 
 var (

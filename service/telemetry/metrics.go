@@ -110,8 +110,6 @@ type metrics struct {
 	dangerous   *prometheus.GaugeVec
 	auditRecord *prometheus.CounterVec
 	auditLost   prometheus.Counter
-
-	auditBlocked prometheus.Counter
 }
 
 func newMetrics(r *registrar) *metrics {
@@ -135,7 +133,6 @@ func newMetrics(r *registrar) *metrics {
 	m.dangerous = r.gauge("dangerous_settings", "How often a dangerous_ setting is in force.", "setting")
 	m.auditRecord = r.counter("audit_records_total", "Lines of the audit record.", "sink", "result")
 	m.auditLost = r.counter("audit_records_lost_total", "Lines of the audit record that were lost.").WithLabelValues()
-	m.auditBlocked = r.counter("audit_blocked_seconds_total", "How long fetches that ended waited for room for their line, in all.").WithLabelValues()
 	return m
 }
 

@@ -13,6 +13,8 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/fetchgate/fetchgate/service/fetch"
 )
 
 // auditEvent names the schema of a line; it is the event name of its log record.
@@ -116,13 +118,7 @@ type indexed struct {
 
 // decision spells it as spans do.
 func (i *indexed) decision() string {
-	switch {
-	case i.Allowed:
-		return "allow"
-	case !i.Enforced && i.Blame != "POLICY":
-		return "would_deny"
-	}
-	return "deny"
+	return decisions.values[decided(i.Allowed, i.Blame == string(fetch.BlamePolicy), i.Enforced)]
 }
 
 // recordOf is the log record of a line: its text, and what is indexed.

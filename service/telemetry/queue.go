@@ -27,25 +27,29 @@ const (
 	// lastWrite is how long Close waits, once its context has ended, for a write
 	// under way.
 	lastWrite = 100 * time.Millisecond
+	// stillAfter is how long a sink takes nothing until that is more than a slow
+	// moment.
+	stillAfter = time.Second
 )
 
-// Full refuses an RPC, because no record of its fetch could be kept.
+// Full refuses an RPC, because no record of its fetch could be kept. Error is for
+// operators: callers need not know where the record goes.
 type Full struct {
 	// Max is audit.max_queue_bytes; Waiting of them hold lines that the sink has
 	// not taken, Reserved are kept for the lines of fetches in flight.
 	Max, Waiting, Reserved int64
 	// Blocked is how many fetches that ended wait for room.
 	Blocked int
-	// Sink names where the lines go.
-	Sink string
+	// Sink names where the lines go, Mend says what to see to there.
+	Sink, Mend string
 }
 
 func (f *Full) Error() string {
 	if f.Blocked > 0 {
-		return fmt.Sprintf("no fetch without an audit record: %d fetches that ended wait for %s, which takes no lines; free its disk, or mend what reads it", f.Blocked, f.Sink)
+		return fmt.Sprintf("no fetch without an audit record: %d fetches that ended wait for %s, which takes no lines; %s", f.Blocked, f.Sink, f.Mend)
 	}
 	if f.Waiting > f.Reserved {
-		return fmt.Sprintf("no fetch without an audit record: %d of %d bytes of the audit queue wait for %s, which takes no lines; free its disk, or mend what reads it", f.Waiting, f.Max, f.Sink)
+		return fmt.Sprintf("no fetch without an audit record: %d of %d bytes of the audit queue wait for %s, which takes no lines; %s", f.Waiting, f.Max, f.Sink, f.Mend)
 	}
 	return fmt.Sprintf("no fetch without an audit record: the %d bytes of the audit queue have room for the lines of no more than %d fetches at once; raise audit.max_queue_bytes", f.Max, f.Max/maxLine)
 }
@@ -80,16 +84,16 @@ type batch struct {
 // queueOptions are what a queue does.
 type queueOptions struct {
 	sink io.Writer
-	// name says in metrics where the lines go, place in messages.
-	name, place string
-	max         int64 // the most bytes of lines that are not yet written
-	batch       int   // the most bytes of one write; 0 means maxBatch
-	onFull      onFull
-	log         *slog.Logger
-	// written and lost count lines, blockedTime the seconds that puts waited.
-	written     prometheus.Counter
-	lost        []prometheus.Counter
-	blockedTime prometheus.Counter
+	// name says in metrics where the lines go, place in messages; mend says what to
+	// see to there when it takes no lines.
+	name, place, mend string
+	max               int64 // the most bytes of lines that are not yet written
+	batch             int   // the most bytes of one write; 0 means maxBatch
+	onFull            onFull
+	log               *slog.Logger
+	// written and lost count lines.
+	written prometheus.Counter
+	lost    []prometheus.Counter
 	// interrupt ends a write under way; nil means that nothing can.
 	interrupt func()
 }
@@ -104,10 +108,17 @@ type queue struct {
 	spare    []*batch
 	bytes    int64 // of lines that are not yet written
 	reserved int64
-	blocked  int        // puts that wait for room, in the order in which they came
-	came     int64      // how many puts have had to wait
-	served   int64      // how many of them wait no more
-	freed    *sync.Cond // there is more room, or no use in waiting for it
+	// came counts the puts that have had to wait for room, in their order, served
+	// those of them that wait no more.
+	came, served int64
+	freed        *sync.Cond // there is more room, or no use in waiting for it
+	// fails tells that the last write failed; moved is when the sink took something,
+	// or had nothing to take, last.
+	fails bool
+	moved time.Time
+	// waited is how long puts have waited until since, all together.
+	waited time.Duration
+	since  time.Time
 	// unblocked tells that no put waits any more.
 	unblocked, closed bool
 
@@ -141,16 +152,32 @@ func (q *queue) reserve() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.onFull == block {
-		if int64(q.blocked) >= q.max/maxLine {
-			return &Full{Max: q.max, Waiting: q.bytes, Blocked: q.blocked, Sink: q.place}
+		if blocked := q.blocked(); blocked >= q.max/maxLine {
+			return &Full{Max: q.max, Waiting: q.bytes, Blocked: int(blocked), Sink: q.place, Mend: q.mend}
 		}
 		return nil
 	}
 	if q.bytes+q.reserved+maxLine > q.max {
-		return &Full{Max: q.max, Waiting: q.bytes, Reserved: q.reserved, Sink: q.place}
+		return &Full{Max: q.max, Waiting: q.bytes, Reserved: q.reserved, Sink: q.place, Mend: q.mend}
 	}
 	q.reserved += maxLine
 	return nil
+}
+
+// trouble tells whether the sink takes nothing, and whether reserve refuses
+// everything because of that.
+func (q *queue) trouble() Trouble {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	still := q.bytes > 0 && time.Since(q.moved) >= stillAfter
+	refusing := q.onFull == refuse && q.bytes+q.reserved+maxLine > q.max || q.onFull == block && q.blocked() >= q.max/maxLine
+	switch {
+	case still && refusing:
+		return Refusing
+	case still || q.fails:
+		return Failing
+	}
+	return NoTrouble
 }
 
 // put takes a line. If there is no room it waits for some, or loses and counts
@@ -164,12 +191,15 @@ func (q *queue) put(line []byte) {
 	if len(line) == 0 {
 		return
 	}
-	if q.waitsAny() && (q.blocked > 0 || !q.hasRoom(len(line))) {
+	if q.mayWait() && (q.blocked() > 0 || !q.hasRoom(len(line))) {
 		q.wait(len(line))
 	}
 	if q.closed || !q.hasRoom(len(line)) {
 		q.lose(1)
 		return
+	}
+	if q.bytes == 0 {
+		q.moved = time.Now() // the sink had nothing to take until now
 	}
 	b := q.room(len(line))
 	b.lines = append(b.lines, line...)
@@ -188,22 +218,24 @@ func (q *queue) hasRoom(n int) bool {
 	return q.bytes+int64(n) <= most
 }
 
-// waitsAny tells that puts without room wait.
-func (q *queue) waitsAny() bool { return q.onFull == block && !q.unblocked && !q.closed }
+// blocked is how many puts wait for room; mu is held.
+func (q *queue) blocked() int64 { return q.came - q.served }
+
+// mayWait tells that puts without room wait.
+func (q *queue) mayWait() bool { return q.onFull == block && !q.unblocked && !q.closed }
 
 // wait waits for room for n bytes behind those that wait already, with mu held
 // when it returns.
 func (q *queue) wait(n int) {
-	began, place := time.Now(), q.came
+	q.countWaits()
+	place := q.came
 	q.came++
-	q.blocked++
-	for q.waitsAny() && (q.served < place || !q.hasRoom(n)) {
+	for q.mayWait() && (q.served < place || !q.hasRoom(n)) {
 		q.freed.Wait()
 	}
+	q.countWaits()
 	q.served++
-	q.blocked--
-	q.blockedTime.Add(time.Since(began).Seconds())
-	if q.blocked > 0 {
+	if q.blocked() > 0 {
 		q.freed.Broadcast()
 	}
 }
@@ -216,11 +248,27 @@ func (q *queue) unblock() {
 	q.freed.Broadcast()
 }
 
+// countWaits brings waited up to now, before came or served changes; mu is held.
+func (q *queue) countWaits() {
+	now := time.Now()
+	q.waited += time.Duration(q.blocked()) * now.Sub(q.since)
+	q.since = now
+}
+
+// blockedSeconds is how long puts have waited for room, those that still do
+// included.
+func (q *queue) blockedSeconds() float64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.countWaits()
+	return q.waited.Seconds()
+}
+
 // waits is how many puts wait for room.
 func (q *queue) waits() float64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return float64(q.blocked)
+	return float64(q.blocked())
 }
 
 // room returns the batch that takes n more bytes.
@@ -324,6 +372,7 @@ func (q *queue) write(b *batch) {
 			rejected += thrown.lines
 			continue
 		}
+		q.mark(err != nil)
 		if err == nil {
 			continue
 		}
@@ -361,17 +410,27 @@ func (q *queue) note(err error) {
 	case isThrown && q.failing == nil:
 		q.log.Error("lines of the audit record were taken and thrown away; they are lost", "sink", q.place, "err", thrown)
 	case err != nil && q.failing == nil:
-		q.log.Error("the audit record cannot be written; its lines wait and writing is tried again", "sink", q.place, "err", err)
+		q.log.Error("the audit record cannot be written; its lines wait and writing is tried again", "sink", q.place, "err", err, "next", q.mend)
 	case err == nil && q.failing != nil:
 		q.log.Info("the audit record is written again", "sink", q.place)
 	}
 	q.failing = err
 }
 
+// mark notes whether the last write failed.
+func (q *queue) mark(failed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.fails = failed
+}
+
 func (q *queue) release(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.bytes -= int64(n)
+	if n > 0 {
+		q.moved = time.Now()
+	}
 	q.freed.Broadcast()
 }
 

@@ -57,16 +57,14 @@ type testQueue struct {
 	*queue
 	log           *bytes.Buffer
 	written, lost prometheus.Counter
-	blockedTime   prometheus.Counter
 }
 
 func newTestQueue(sink io.Writer, maxBytes int64, full onFull) *testQueue {
 	t := &testQueue{log: &bytes.Buffer{}}
 	t.written = prometheus.NewCounter(prometheus.CounterOpts{Name: "written"})
 	t.lost = prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})
-	t.blockedTime = prometheus.NewCounter(prometheus.CounterOpts{Name: "blocked"})
 	t.queue = newQueue(queueOptions{
-		sink: sink, name: "stdout", place: "standard output", max: maxBytes, onFull: full, blockedTime: t.blockedTime,
+		sink: sink, name: "stdout", place: "standard output", max: maxBytes, onFull: full,
 		log: slog.New(slog.NewTextHandler(t.log, nil)), written: t.written, lost: []prometheus.Counter{t.lost},
 	})
 	return t

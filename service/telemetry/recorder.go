@@ -46,6 +46,9 @@ type Options struct {
 	AwaitedSecrets func() int
 	// IssuerKeys returns what came of the fetches of keys of issuers.
 	IssuerKeys func() []IssuerKeys
+	// ListenerUntil returns until when the certificate of the listener is good, and
+	// when the first of its revocation lists is out of date; zero: there is none.
+	ListenerUntil func() (certificate, lists time.Time)
 	// RetryBudget returns how much of the retry budget towards each origin is
 	// left, 0 to 1, of the caller that has least.
 	RetryBudget func() map[fetch.Origin]float64
@@ -53,6 +56,10 @@ type Options struct {
 	// Log takes what operators should know of the audit record; nil discards it.
 	Log *slog.Logger
 }
+
+// sayFullEvery is how often the log is told, while it lasts, that fetches are
+// refused for want of room.
+const sayFullEvery = time.Minute
 
 // Recorder writes the evidence of fetches. It is a fetch.Recorder; Close ends
 // it.
@@ -64,6 +71,8 @@ type Recorder struct {
 	audit      *queue
 	onlyFailed bool
 	lines      sync.Pool // of *line
+	log        *slog.Logger
+	saidFull   atomic.Pointer[time.Time] // when the log was told of refusals last
 	// configuring is held while names changes.
 	configuring sync.Mutex
 }
@@ -80,7 +89,7 @@ func New(o Options) (*Recorder, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	register := &registrar{to: o.Registry}
-	r := &Recorder{metrics: newMetrics(register), replica: o.Replica}
+	r := &Recorder{metrics: newMetrics(register), replica: o.Replica, log: o.Log}
 	r.lines.New = func() any { return &line{b: make([]byte, 0, maxLine)} }
 	if err := r.Configure(o.Configuration); err != nil {
 		return nil, err
@@ -100,6 +109,9 @@ func New(o Options) (*Recorder, error) {
 	}
 	register.gaugeFunc("audit_queue_bytes", "Bytes of lines of the audit record that wait to be written.", r.queued)
 	register.gaugeFunc("audit_blocked_fetches", "Fetches that ended and wait for room for their line.", r.blocked)
+	register.register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: namespace, Name: "audit_blocked_seconds_total", Help: "How long fetches that ended waited for room for their line, in all.",
+	}, r.blockedSeconds))
 	if register.err != nil {
 		_ = r.Close(context.Background()) // nothing waits
 		return nil, register.err
@@ -121,7 +133,6 @@ func (r *Recorder) auditOptions(c *configv1.Audit, o Options) (queueOptions, err
 	}
 	options.written = r.metrics.auditRecord.WithLabelValues(options.name, "written")
 	options.lost = []prometheus.Counter{r.metrics.auditRecord.WithLabelValues(options.name, "lost"), r.metrics.auditLost}
-	options.blockedTime = r.metrics.auditBlocked
 	return options, nil
 }
 
@@ -140,7 +151,7 @@ func (q *queueOptions) open(c *configv1.Audit, o Options) error {
 		if err != nil {
 			return err
 		}
-		q.sink, q.place = file, "the file "+c.GetFile()
+		q.sink, q.place, q.mend = file, "the file "+c.GetFile(), "see that its disk has room and that fetchgate may write there"
 	case "otlp":
 		to, err := o.Collect(c.GetOtlpEndpoint())
 		if err != nil {
@@ -148,8 +159,9 @@ func (q *queueOptions) open(c *configv1.Audit, o Options) error {
 		}
 		sink := newExported(to, o.Version, o.Replica)
 		q.sink, q.place, q.batch, q.interrupt = sink, "the collector "+c.GetOtlpEndpoint(), maxExport, sink.interrupt
+		q.mend = "see that the collector runs, that fetchgate reaches it and that it takes records"
 	default:
-		q.sink, q.place = onlyWriter{os.Stdout}, "standard output"
+		q.sink, q.place, q.mend = onlyWriter{os.Stdout}, "standard output", "see to what reads it, or to the room where it goes"
 		if o.Stdout != nil {
 			q.sink = onlyWriter{o.Stdout}
 		}
@@ -173,6 +185,33 @@ func (r *Recorder) blocked() float64 {
 		return 0
 	}
 	return r.audit.waits()
+}
+
+// blockedSeconds is how long fetches have waited for room, all together.
+func (r *Recorder) blockedSeconds() float64 {
+	if r.audit == nil {
+		return 0
+	}
+	return r.audit.blockedSeconds()
+}
+
+// Trouble is what is wrong with the audit record at the moment.
+type Trouble int
+
+const (
+	NoTrouble Trouble = iota
+	// Failing: its sink takes nothing, and lines wait for it.
+	Failing
+	// Refusing: there is no room for more, so that every fetch is refused.
+	Refusing
+)
+
+// Trouble tells what is wrong with the audit record.
+func (r *Recorder) Trouble() Trouble {
+	if r.audit == nil {
+		return NoTrouble
+	}
+	return r.audit.trouble()
 }
 
 // Configure makes c the configuration that evidence is written by, and counts it
@@ -207,9 +246,8 @@ func (r *Recorder) Rejected(limit string, scope Scope) {
 	r.metrics.rejections.at(limitNames.place(limit), limitScopes.place(string(scope))).Inc()
 }
 
-// HandshakeFailed counts a handshake of a caller that failed. why is one of
-// no_certificate, bad_certificate, revoked, outdated_list, not_tls, distrusted,
-// protocol, timeout and closed; docs/metrics.md says what they mean.
+// HandshakeFailed counts a handshake of a caller that failed. why is one of the
+// words that docs/metrics.md has for it; any other counts as "other".
 func (r *Recorder) HandshakeFailed(why string) {
 	r.metrics.handshakes.at(handshakes.place(why)).Inc()
 }
@@ -218,11 +256,22 @@ func (r *Recorder) HandshakeFailed(why string) {
 func (r *Recorder) Begin(rpc string) error {
 	if r.audit != nil {
 		if err := r.audit.reserve(); err != nil {
+			r.sayFull(err)
 			return err
 		}
 	}
 	r.metrics.inFlight.at(rpcs.place(rpc)).Inc()
 	return nil
+}
+
+// sayFull tells the log, which is not flooded by it, why fetches are refused.
+func (r *Recorder) sayFull(err error) {
+	now := time.Now()
+	last := r.saidFull.Load()
+	if last != nil && now.Sub(*last) < sayFullEvery || !r.saidFull.CompareAndSwap(last, &now) {
+		return
+	}
+	r.log.Error("fetches are refused, because there is no room for their audit records", "err", err)
 }
 
 // End implements fetch.Recorder. It waits for nothing, but for room in the audit

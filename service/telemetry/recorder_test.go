@@ -1,8 +1,10 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +20,24 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lockedBuffer may be read while a log writes to it.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
 
 func withAudit(a *configv1.Audit) telemetry.Options {
 	c := configuration()
@@ -84,6 +104,8 @@ func TestFullDisk(t *testing.T) {
 	const all = 3000
 	for _, onFull := range []string{"drop_and_count", "refuse"} {
 		o := withAudit(&configv1.Audit{Sink: "file", File: "/dev/full", OnFull: onFull, MaxQueueBytes: ptr(int64(1 << 20))})
+		var log lockedBuffer
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		r, err := telemetry.New(o)
 		if err != nil {
 			t.Fatal(err)
@@ -105,6 +127,9 @@ func TestFullDisk(t *testing.T) {
 		lost, queued := got["audit_records_lost_total{}"], got["audit_queue_bytes{}"]
 		if onFull == "drop_and_count" && (admitted != all || lost == 0 || lost == all) {
 			t.Errorf("drop_and_count: %d admitted, %v lost", admitted, lost)
+		}
+		if got := strings.Count(log.String(), "fetches are refused"); (got == 1) != (onFull == "refuse") || got > 1 {
+			t.Errorf("%s: the log says %d times that fetches are refused", onFull, got)
 		}
 		if onFull == "refuse" && (admitted == all || admitted == 0 || lost != 0) {
 			t.Errorf("refuse: %d admitted, %v lost", admitted, lost)

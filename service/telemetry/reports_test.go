@@ -278,6 +278,7 @@ func observed(to prometheus.Registerer) telemetry.Options {
 		Load:           func() float64 { return 0.25 },
 		Draining:       func() bool { return true },
 		AwaitedSecrets: func() int { return 1 },
+		ListenerUntil:  func() (certificate, lists time.Time) { return time.Unix(2, 0), time.Unix(1, 0) },
 		IssuerKeys: func() []telemetry.IssuerKeys {
 			return []telemetry.IssuerKeys{{Issuer: "corp", Fetched: 2, Failed: 1, At: time.Unix(1, 0)}}
 		},

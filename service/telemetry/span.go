@@ -23,13 +23,7 @@ const maxSpanText = 2 << 10
 // recordSpans adds what is known of a fetch to the span of its RPC, and below it
 // a span for each hop that was begun, after the fact.
 func recordSpans(ctx context.Context, rpc trace.Span, r *fetch.Report) {
-	decision := "allow"
-	switch {
-	case !isAllowed(r) && denialOf(r) == nil && !isEnforced(r):
-		decision = "would_deny"
-	case !isAllowed(r):
-		decision = "deny"
-	}
+	decision := decisions.values[decided(isAllowed(r), denialOf(r) != nil, isEnforced(r))]
 	rpc.SetAttributes(
 		attribute.String("fetchgate.fetch_id", r.ID),
 		attribute.String("fetchgate.caller", r.Caller.Name),

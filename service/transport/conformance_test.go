@@ -801,11 +801,16 @@ func TestCancelLeavesNothing(t *testing.T) {
 // To cut a body that has ended harms nobody.
 func TestCutEndsABody(t *testing.T) {
 	overAll(t, func(t *testing.T, p protocol) {
+		goOn := make(chan struct{})
 		u := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, "hello")
 			w.(http.Flusher).Flush()
-			if r.URL.Path == "/waits" {
+			switch r.URL.Path {
+			case "/waits":
 				<-r.Context().Done()
+			case "/later":
+				<-goOn
+				io.WriteString(w, ", again")
 			}
 		})
 		tr := p.newTransport(t)
@@ -836,12 +841,13 @@ func TestCutEndsABody(t *testing.T) {
 		if _, err := io.ReadAll(ended.Body); err != nil {
 			t.Fatal(err)
 		}
-		next, facts, err := tr.RoundTrip(t.Context(), get(t, u.url+"/", p))
+		next, facts, err := tr.RoundTrip(t.Context(), get(t, u.url+"/later", p))
 		if err != nil || !facts.Reused {
 			t.Fatalf("the connection is not used again: %+v, %v", facts, err)
 		}
 		ended.Body.Cut()
-		if b, err := io.ReadAll(next.Body); string(b) != "hello" || err != nil {
+		close(goOn)
+		if b, err := io.ReadAll(next.Body); string(b) != "hello, again" || err != nil {
 			t.Errorf("after another body was cut, %q and %v were read", b, err)
 		}
 	})

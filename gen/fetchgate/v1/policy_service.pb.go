@@ -221,8 +221,9 @@ type ExplainResponse struct {
 	Checks []*PolicyCheck `protobuf:"bytes,8,rep,name=checks,proto3" json:"checks,omitempty"`
 	// The rules that came closest to another decision.
 	NearMisses []*NearMiss `protobuf:"bytes,9,rep,name=near_misses,json=nearMisses,proto3" json:"near_misses,omitempty"`
-	// The addresses that the host resolves to, for callers with the right
-	// explain:addresses. Else empty.
+	// The addresses that the host resolves to now, for callers with the right
+	// explain:addresses: at most 64 that may be dialed and 64 that may not. Else
+	// empty, and where a fetch would not get as far as to resolve the host.
 	Addresses []*AddressDecision `protobuf:"bytes,10,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The limits that would be in force.
 	Limits *EffectiveLimits `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
