@@ -173,6 +173,9 @@ func TestExplainTellsAddressesInEveryMode(t *testing.T) {
 		if shownAddresses(said) != publicAddress+":public !10.0.0.1:private" || said.GetRule() != "default-deny" || said.GetRuleLocation() != "" {
 			t.Errorf("%s: a mixed answer is explained as %v", mode, said)
 		}
+		if !strings.Contains(fmt.Sprint(said.GetChecks()), "but addresses are judged in every mode") {
+			t.Errorf("%s: the checks do not say what the mode leaves out: %v", mode, said.GetChecks())
+		}
 		checkFetch(t, g, m, codes.PermissionDenied, said)
 	}
 }

@@ -59,6 +59,9 @@ func TestExplain(t *testing.T) {
 			""},
 		"reported": {explaining(reportedDecision, nil), exitOK, []string{"would be denied: https://example.com/b\n  rule default-deny, generation 0\n" +
 			"  mode report: a fetch goes ahead all the same\n  why: No rule allows it.\n  next: Ask team-edge.\n"}, ""},
+		"enforced in every mode": {explaining(&fetchgatev1.ExplainResponse{CanonicalUrl: "http://10.0.0.1/", Rule: "default-deny", Mode: "enforce",
+			Checks: []*fetchgatev1.PolicyCheck{{Check: "mode", Passed: true, Detail: `"report" lets go ahead what rules deny, but addresses are judged in every mode`}}}, nil), exitDenied,
+			[]string{"  mode enforce: a fetch does not go ahead: \"report\" lets go ahead what rules deny, but addresses are judged in every mode\n"}, ""},
 		"enforced": {explaining(enforcedDecision, nil), exitDenied, []string{"denied: https", "  mode enforce: a fetch does not go ahead\n", "  next: ask the owner of the policy\n"}, ""},
 		"refused":  {explaining(refusedDecision, nil), exitRPC, []string{"refused: the request is not whole\n", "  refused: request.headers[0]: Host is set by fetchgate\n  lowered to the service's maximum: options.timeouts.total\n"}, ""},
 		"older":    {&canned{}, exitRPC, nil, "the service does not explain its decisions\n  it is older than this command\n"},

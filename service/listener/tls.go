@@ -48,8 +48,8 @@ type TLS struct {
 
 	looking sync.Mutex // held by whom looks at the files
 	looked  atomic.Pointer[time.Time]
-	// seen is the content that was tried last, good or not.
-	seen contents
+	// seen is the content that was tried last, good or not; good is in use.
+	seen, good contents
 }
 
 // loaded is what content of the files became.
@@ -88,6 +88,7 @@ func NewTLS(files TLSFiles, log *slog.Logger) (*TLS, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.good = t.seen
 	t.use(first)
 	now := time.Now()
 	t.looked.Store(&now)
@@ -189,7 +190,7 @@ func (t *TLS) readAgain() {
 		return
 	}
 	changed := t.files.changed(t.seen, found)
-	t.seen = found
+	t.seen, t.good = found, found
 	t.log.Info("the files of the gRPC listener's TLS have changed and are in use", "changed", changed, "not_after", next.notAfter, "revocation_lists", next.lists.Len())
 	t.use(next)
 }
@@ -212,6 +213,24 @@ func (t *TLS) refuse(found contents, err error) {
 	changed := t.files.changed(t.seen, found)
 	t.seen = found
 	t.log.Error("the files of the gRPC listener's TLS have changed and cannot be used; the last good ones stay", "changed", changed, "err", err)
+	t.useLists(found)
+}
+
+// useLists takes the revocation lists of contents that are not used: who is
+// revoked does not wait for a key that was written by half.
+func (t *TLS) useLists(found contents) {
+	if found.clientCRL == nil || bytes.Equal(found.clientCRL, t.good.clientCRL) {
+		return
+	}
+	kept := t.good
+	kept.clientCRL = found.clientCRL
+	next, err := t.files.load(kept)
+	if err != nil {
+		return // refuse has said it, or will once the other file is mended
+	}
+	t.good = kept
+	t.log.Info("of the files of the gRPC listener's TLS the revocation lists are in use", "file", t.files.ClientCRL, "revocation_lists", next.lists.Len())
+	t.use(next)
 }
 
 // changed are the files whose content is another.

@@ -465,6 +465,16 @@ func TestRevocation(t *testing.T) {
 	}
 	change("fifth", ours.Revoke(later))
 	expect("not revoked any more", shown, nil)
+	// Who is revoked does not wait for a key that was written by half.
+	key := files["tls.key"]
+	files["tls.key"] = key[:len(key)/2]
+	change("half a key", ours.Revoke(later, other))
+	expect("revoked beside half a key", other, (*revocation.Revoked)(nil))
+	change("half a key again", ours.Revoke(later, other))
+	files["tls.key"] = key
+	change("mended", ours.Revoke(later, shown))
+	expect("revoked before", other, nil)
+	expect("revoked now", shown, (*revocation.Revoked)(nil))
 }
 
 // TestRevocationAtTheStart: lists of others do not start, with the file's name;

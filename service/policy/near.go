@@ -174,19 +174,7 @@ func (v variant) here(q *question, r *rule) []variant {
 		other.Method, other.difference = method, "the method were "+method
 		all = append(all, other)
 	}
-	paths, severalReadings := r.asPaths, false
-	if i := slices.IndexFunc(paths, func(path string) bool { return !isPlain(q.path) && isMatch(path, q.path) }); i >= 0 {
-		paths, severalReadings = paths[i:i+1], true
-	}
-	for _, path := range paths {
-		other := v
-		other.Destination.Target = someTarget(path, q.ask.Destination.RawQuery())
-		other.difference = "the path were " + path
-		if severalReadings {
-			other.difference = "servers read the path in one way alone"
-		}
-		all = append(all, other)
-	}
+	all = append(all, v.elsewhere(q, r)...)
 	for _, p := range r.query {
 		other := v
 		other.Destination.Target = p.within(v.Destination.Target)
@@ -211,6 +199,26 @@ func (v variant) here(q *question, r *rule) []variant {
 		other := v
 		other.Caller = fetch.Caller{Name: name, Rights: v.Caller.Rights}
 		other.difference = "the caller were " + name
+		all = append(all, other)
+	}
+	return all
+}
+
+// elsewhere are the variants of v at other paths of r. Where r stands for the path
+// as it is sent, another is not what is missing: servers read it in other ways too.
+func (v variant) elsewhere(q *question, r *rule) []variant {
+	var all []variant
+	paths, severalReadings := r.asPaths, false
+	if i := slices.IndexFunc(paths, func(path string) bool { return !isPlain(q.path) && isMatch(path, q.path) }); i >= 0 {
+		paths, severalReadings = paths[i:i+1], true
+	}
+	for _, path := range paths {
+		other := v
+		other.Destination.Target = someTarget(path, q.ask.Destination.RawQuery())
+		other.difference = "the path were " + path
+		if severalReadings {
+			other.difference = "servers read the path in one way alone"
+		}
 		all = append(all, other)
 	}
 	return all
