@@ -458,7 +458,7 @@ type NearMiss struct {
 	// Where it stands: "policy.yaml:41".
 	RuleLocation string `protobuf:"bytes,2,opt,name=rule_location,json=ruleLocation,proto3" json:"rule_location,omitempty"`
 	// What would have to be different: "the method were GET", "the path were
-	// /v1/items".
+	// /v1/items", "the query had a=1", "its condition (when) held".
 	Difference    string `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
