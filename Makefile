@@ -37,6 +37,7 @@ test: ## run the tests, with the race detector where there is a C compiler
 .PHONY: test-slow
 test-slow: ## run the tests that take longer too
 	go test $(RACE) -timeout 30m ./...
+	go test -run Alloc ./service/... # under the race detector pools forget what they were given
 
 .PHONY: lint
 lint: proto-deps ## go vet, staticcheck, gofmt, buf lint and format

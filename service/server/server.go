@@ -183,6 +183,10 @@ func (s *Server) fetchHandler(around grpc.UnaryServerInterceptor) grpc.StreamHan
 // gRPC frees what it compresses at once, so that nobody would count the
 // compressed form, which may be as large and waits until its caller reads it.
 func sendPlain(ctx context.Context) {
+	request, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ RecvCompress() string })
+	if ok && (request.RecvCompress() == "" || request.RecvCompress() == encoding.Identity) {
+		return // to say so too would cost each answer a field
+	}
 	_ = grpc.SetSendCompressor(ctx, encoding.Identity) // fails where ctx is of no RPC
 }
 

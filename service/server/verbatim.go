@@ -58,7 +58,7 @@ func (d *draft) ownFields(hasBody bool) {
 			d.wrong(path, "Content-Length and Transfer-Encoding exclude one another (RFC 9112 section 6.2)")
 		case isFraming && hasBody && d.plan.Source == nil: // the body is wrong
 		default:
-			if err := same(d, string(f.Value)); err != nil {
+			if err := same(d.plan, string(f.Value)); err != nil {
 				d.wrong(path, "a verbatim request may have the field %s if it says what is sent anyway: %v", name, err)
 			}
 		}
@@ -69,18 +69,18 @@ func (d *draft) ownFields(hasBody bool) {
 // sameAs are, for the fields that fetchgate writes itself, what says why a value is
 // not what it will write; nil means that it is. They are those of
 // fetch.RefusedFields that may stand in a verbatim request.
-var sameAs = map[string]func(d *draft, value string) error{
-	"host":              (*draft).sameHost,
-	"content-length":    (*draft).sameLength,
-	"transfer-encoding": (*draft).sameCoding,
-	"connection":        (*draft).sameConnection,
-	"expect":            (*draft).sameExpectation,
-	"te":                (*draft).sameTE,
-	"trailer":           (*draft).sameTrailer,
+var sameAs = map[string]func(p *fetch.Plan, value string) error{
+	"host":              sameHost,
+	"content-length":    sameLength,
+	"transfer-encoding": sameCoding,
+	"connection":        sameConnection,
+	"expect":            sameExpectation,
+	"te":                sameTE,
+	"trailer":           sameTrailer,
 }
 
-func (d *draft) sameHost(value string) error {
-	origin := d.plan.Destination.Origin
+func sameHost(p *fetch.Plan, value string) error {
+	origin := p.Destination.Origin
 	if origin.Host == "" || fetch.EqualFold(value, origin.Authority()) {
 		return nil // without a host the URL is wrong, and said to be
 	}
@@ -89,63 +89,63 @@ func (d *draft) sameHost(value string) error {
 
 // sameLength gives a request without a body an empty one, if its length is to be
 // said: 0.
-func (d *draft) sameLength(value string) error {
+func sameLength(p *fetch.Plan, value string) error {
 	switch {
-	case len(d.plan.Trailers) > 0:
+	case len(p.Trailers) > 0:
 		return errors.New("trailers follow a body in chunks, which has no length; leave it out")
-	case d.plan.Source == nil && value != "0":
+	case p.Source == nil && value != "0":
 		return errors.New("there is no body, so it is 0 or left out")
-	case d.plan.Source == nil:
-		d.plan.Source = body.Raw(nil)
-	case value != strconv.FormatInt(d.plan.Source.Length(), 10):
-		return fmt.Errorf("the body has %d bytes", d.plan.Source.Length())
+	case p.Source == nil:
+		p.Source = body.Raw(nil)
+	case value != strconv.FormatInt(p.Source.Length(), 10):
+		return fmt.Errorf("the body has %d bytes", p.Source.Length())
 	}
 	return nil
 }
 
-func (d *draft) sameCoding(value string) error {
+func sameCoding(p *fetch.Plan, value string) error {
 	switch {
 	case !fetch.EqualFold(value, "chunked"):
 		return errors.New("a body goes out in chunks or as it is, in no other coding; write chunked, or leave it out")
-	case d.plan.Source == nil:
+	case p.Source == nil:
 		return errors.New("there is no body to send in chunks; set request.body, which may be empty")
 	}
-	d.plan.Source = body.Unsized(d.plan.Source)
+	p.Source = body.Unsized(p.Source)
 	return nil
 }
 
-func (d *draft) sameConnection(value string) error {
+func sameConnection(p *fetch.Plan, value string) error {
 	isClose, isKept := fetch.EqualFold(value, "close"), fetch.EqualFold(value, "keep-alive")
 	switch {
 	case !isClose && !isKept:
 		return errors.New("it is keep-alive, or close with options.connection.close_after")
-	case isClose && !d.plan.CloseAfter:
+	case isClose && !p.CloseAfter:
 		return errors.New("the connection stays open; set options.connection.close_after")
-	case isKept && d.plan.CloseAfter:
+	case isKept && p.CloseAfter:
 		return errors.New("options.connection.close_after says close")
 	}
 	return nil
 }
 
-func (d *draft) sameExpectation(value string) error {
-	if fetch.EqualFold(value, "100-continue") && d.plan.ExpectContinue {
+func sameExpectation(p *fetch.Plan, value string) error {
+	if fetch.EqualFold(value, "100-continue") && p.ExpectContinue {
 		return nil
 	}
 	return errors.New("it is 100-continue with options.protocol.expect_continue")
 }
 
-func (d *draft) sameTE(value string) error {
+func sameTE(p *fetch.Plan, value string) error {
 	if fetch.EqualFold(value, "trailers") {
 		return nil
 	}
 	return errors.New("no transfer coding but chunked is read, so it is trailers")
 }
 
-func (d *draft) sameTrailer(value string) error {
-	if len(d.plan.Trailers) == 0 {
+func sameTrailer(p *fetch.Plan, value string) error {
+	if len(p.Trailers) == 0 {
 		return errors.New("there are no request.trailers")
 	}
-	if fetch.EqualFold(value, strings.Join(fetch.FieldNames(d.plan.Trailers), ", ")) {
+	if fetch.EqualFold(value, strings.Join(fetch.FieldNames(p.Trailers), ", ")) {
 		return nil
 	}
 	return errors.New(`it has the names of request.trailers in their order, each once, with ", " between them`)
