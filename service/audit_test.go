@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,18 +35,8 @@ type logs struct {
 
 func newLogs(t *testing.T) *logs {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, s := &logs{endpoint: "http://" + l.Addr().String()}, grpc.NewServer()
-	collector.RegisterLogsServiceServer(s, c)
-	var serving sync.WaitGroup
-	serving.Go(func() { s.Serve(l) })
-	t.Cleanup(func() {
-		s.Stop()
-		serving.Wait()
-	})
+	c := &logs{}
+	c.endpoint = serveCollector(t, func(s *grpc.Server) { collector.RegisterLogsServiceServer(s, c) })
 	return c
 }
 

@@ -189,19 +189,28 @@ type traces struct {
 
 func newTraces(t *testing.T) *traces {
 	t.Helper()
+	c := &traces{}
+	c.endpoint = serveCollector(t, func(s *grpc.Server) { collector.RegisterTraceServiceServer(s, c) })
+	return c
+}
+
+// serveCollector serves what register adds until the test ends, and returns its
+// endpoint.
+func serveCollector(t *testing.T, register func(*grpc.Server)) (endpoint string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, s := &traces{endpoint: "http://" + l.Addr().String()}, grpc.NewServer()
-	collector.RegisterTraceServiceServer(s, c)
+	s := grpc.NewServer()
+	register(s)
 	var serving sync.WaitGroup
 	serving.Go(func() { s.Serve(l) })
 	t.Cleanup(func() {
 		s.Stop()
 		serving.Wait()
 	})
-	return c
+	return "http://" + l.Addr().String()
 }
 
 // Export implements collector.TraceServiceServer.

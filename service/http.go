@@ -60,8 +60,8 @@ func newHTTP(s *Service, m *metrics) *http.Server {
 
 // serveReady says whether new fetches are taken and, asked for verbose, under
 // which configuration and what is wrong. A full audit record that has every fetch
-// refused changes the answer: another replica may have room. A configuration that was refused does not change the
-// answer: the last good one is in force.
+// refused changes the answer: another replica may have room. A configuration that
+// was refused does not: the last good one is in force.
 func (s *Service) serveReady(w http.ResponseWriter, r *http.Request) {
 	trouble := s.recorder.Trouble()
 	switch {

@@ -229,11 +229,6 @@ func (r *run) prove(req *fetch.Request, h *fetch.Hop, list []chosen) error {
 		r.proving.show(c.Name(), proof)
 		h.Credentials = append(h.Credentials, fetch.CredentialUse{Name: c.Name(), Kind: c.Kind(), Version: proof.Version(), ByRule: c.byRule})
 	}
-	isOwn := req.Route.Partition != ""
-	req.Route.Partition += provedPartition(r.plan.Caller, list)
-	if !isOwn && fetch.HasLogin(req.Fields, "Authorization") {
-		req.Route.Partition += "\x00\x00login of " + r.plan.Caller.Name // by a credential of the request
-	}
 	return nil
 }
 

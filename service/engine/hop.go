@@ -235,7 +235,6 @@ func (r *run) downgrade(next redirect.Hop, d policy.Decision) *fetch.Denied {
 // request is what to send for a hop.
 func (r *run) request(next redirect.Hop, decision policy.Decision, h *fetch.Hop, wanted []chosen) (*fetch.Request, error) {
 	route := fetch.Route{
-		Partition:      r.partition(next, decision),
 		AddressProfile: decision.AddressProfile,
 		TLS:            decision.Settings.HopTLS(r.plan),
 		Version:        r.plan.Version,
@@ -253,6 +252,7 @@ func (r *run) request(next redirect.Hop, decision policy.Decision, h *fetch.Hop,
 	if err := r.prove(req, h, wanted); err != nil {
 		return nil, err
 	}
+	req.Route.Partition = r.partition(req, decision) + provedPartition(r.plan.Caller, wanted)
 	req.Route = req.Route.Sealed(d.Origin)
 	r.takenBefore = r.bodyTaken.Load()
 	if r.plan.Source == nil || !next.Body {
@@ -329,11 +329,11 @@ func withCookies(fields []fetch.Field, cookies []byte) []fetch.Field {
 // partition keeps the connections of a caller's verbatim requests, those of an
 // affinity, those of a rule that says so and those that a request logs in apart
 // from all others.
-func (r *run) partition(next redirect.Hop, decision policy.Decision) string {
+func (r *run) partition(req *fetch.Request, decision policy.Decision) string {
 	switch {
 	case r.plan.Affinity != "":
 		return r.plan.Caller.Name + "\x00" + r.plan.Affinity
-	case fetch.HasLogin(next.Fields, "Authorization"):
+	case fetch.HasLogin(req.Fields, "Authorization"):
 		return r.plan.Caller.Name + "\x00\x00login"
 	case r.plan.Verbatim, decision.IsolateCaller:
 		return r.plan.Caller.Name
